@@ -1,0 +1,1831 @@
+#!/usr/bin/env python3
+# /// script
+# requires-python = ">=3.9"
+# dependencies = ["tweepy>=4.12"]
+# ///
+"""bird_sentinel: what your log watcher sees, on your phone, as a direct message on X.
+
+A log watcher (swatch) runs `bird_sentinel send` for a line that matters, and a moment later that
+line is a direct message (DM).  The promise: an alert that `send` accepted is delivered, or a person
+is told why not.  Each alert is quoted or counted in a DM; none is silently dropped; the watcher is
+never held up.
+
+This file is given the keys of an account on X, so please read it.  It is told in the order in which
+an alert travels:
+
+    message -> queue -> pace -> digest -> X -> worker        and then: authorize, command line
+
+`send` cleans the text and stores it in a queue on disk.  A worker, one at a time and detached from
+the caller, makes one DM of all that is pending, gives it to X inside X's limits, and only then
+deletes it from the queue.  It ends when the queue is empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import sqlite3
+import stat
+import sys
+import time
+import zlib
+
+TYPE_CHECKING = False  # importing typing itself would cost each alert some 3 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, NoReturn, TypeVar
+
+    T = TypeVar("T")
+
+__version__ = "1.0.0"
+
+# exit statuses, the last five after sysexits.h and the shell
+DELIVERED, USAGE, LOST, KEPT, REFUSED, CONFIG, INTERRUPTED = 0, 2, 74, 75, 77, 78, 130
+
+DM_LIMIT = 10_000  # characters in a DM (docs.x.com); we count bytes of UTF-8, the strictest way
+KEPT_ALERTS = 10_000  # pending alerts a recipient; beyond them only what is new in kind is kept,
+KEPT_KINDS = 11_000  # and beyond this nothing: it is counted
+
+RETRY = (1.0, 300.0)  # seconds, doubling from the first to the second: the network, X's own faults
+SLOW = (900.0, 3600.0)  # the same, where a person has to act
+SHARE = 60.0  # seconds a DM where X does not tell its limit: 15 in 15 minutes
+DAY = 86400.0  # no limit of X is longer than this, so no wait is
+CONNECT, TOTAL = 10.0, 25.0  # seconds for a connection, and for a whole call to X
+PATIENCE = 28.0  # seconds that a waiting `send` takes at the most
+
+API = "https://api.twitter.com"
+APP_HINT = "in X's developer portal, under the app's user authentication settings, "
+PERMISSION_HINT = (
+    APP_HINT + "choose the permission 'Read and write and Direct message', save, "
+    "then run: bird_sentinel authorize"
+)
+
+
+class Problem(Exception):
+    """Something a person has to be told: what it is, what to do next, and the exit status."""
+
+    def __init__(self, status: int, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.status, self.message, self.hint = status, message, hint
+
+
+# ---- voice: standard error, lower case, no full stop, error then hint; results on standard output
+
+
+def say(kind: str, message: str) -> None:
+    """Tell a person something: an error, a hint or a warning.  Never a secret."""
+    if sys.stderr:
+        with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
+            print(f"bird_sentinel: {kind}: {clean(message)}", file=sys.stderr, flush=True)
+
+
+def show(line: str) -> None:
+    """Print a result, even where standard output is closed, full or a broken pipe."""
+    if sys.stdout:
+        try:
+            print(line, flush=True)
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def report(message: str) -> None:
+    """Tell syslog.  Never an alert's text: a watched syslog must not feed itself."""
+    import syslog
+
+    syslog.openlog("bird_sentinel", syslog.LOG_PID, syslog.LOG_DAEMON)
+    syslog.syslog(message)
+
+
+def plural(number: int) -> str:
+    return f"{number:,} alert" + ("s" if number != 1 else "")
+
+
+def at(handles: Iterable[str]) -> str:
+    return ", ".join("@" + handle for handle in handles)
+
+
+def lower(error: Exception) -> str:
+    """What the system or SQLite says of an error, in our voice."""
+    words = error.strerror if isinstance(error, OSError) else str(error)
+    return (words or str(error) or type(error).__name__).lower()
+
+
+# ---- message: what a log line may bring into a DM or onto a terminal ---------------------------
+
+# ECMA-48: CSI sequences, control strings (OSC, DCS, SOS, PM, APC) and the two-character escapes.
+# A control string that is not ended keeps its text: hostile text must not hide what follows it.
+ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]{0,256}(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-OQ-WYZ\\`-~]"
+)
+UNWANTED = dict.fromkeys(  # control characters but tab and newline, and Unicode's bidi controls
+    [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F]
+    + [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+)
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+NUMBERS = re.compile(
+    r"\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b|[0-9]+", re.IGNORECASE | re.ASCII
+)
+
+
+def clean(raw: str | bytes) -> str:
+    """Return text that is safe in a DM and on a terminal: no control or escape sequences, no NUL,
+    no bidi controls; what is not UTF-8 becomes U+FFFD; newlines and tabs stay."""
+    text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
+    text = ESCAPES.sub("", text.replace("\r\n", "\n")).translate(UNWANTED)
+    return LONE_SURROGATE.sub("\ufffd", text).strip("\n")
+
+
+def size(text: str) -> int:
+    """Length as X might count it at the most: one for each byte of UTF-8."""
+    return len(text.encode("utf-8"))
+
+
+def cut(text: str, room: int) -> tuple[str, int]:
+    """Return as much of `text` as `room` bytes of UTF-8 hold, and how many characters are gone."""
+    kept = text.encode("utf-8")[:room].decode("utf-8", "ignore")
+    return kept, len(text) - len(kept)
+
+
+def shape(text: str) -> str:
+    """What is left of a line where all digits and hex numbers are taken for the same."""
+    return NUMBERS.sub("#", text)
+
+
+# ---- queue: nothing accepted is lost -----------------------------------------------------------
+
+SCHEMA = (
+    """CREATE TABLE alert (                   -- a row for each alert and recipient, until delivered
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: a waiting send looks for its own
+    recipient TEXT NOT NULL,               -- handle; '' or one not configured: all that are
+    sent REAL NOT NULL,                    -- seconds since the epoch
+    text TEXT NOT NULL,
+    gone INTEGER NOT NULL,                 -- characters cut from the text
+    kind INTEGER NOT NULL,                 -- checksum of the text's shape
+    count INTEGER NOT NULL DEFAULT 1,      -- with those like it that came when the queue was full,
+    last REAL NOT NULL)                    -- and when the last of them did
+    """,
+    "CREATE INDEX alert_kind ON alert (recipient, kind)",
+    # what X would not take for its content, put aside
+    "CREATE TABLE refused (id INTEGER PRIMARY KEY, recipient TEXT, sent REAL, text TEXT, why TEXT)",
+    # what one-shot processes must know of each other; see class State
+    """CREATE TABLE state (
+    scope TEXT PRIMARY KEY, status INTEGER, limited INTEGER, failures INTEGER, at REAL, wait REAL,
+    error TEXT, hint TEXT, burst INTEGER, share REAL, delivered REAL)""",
+)
+STATE = ("scope", "status", "limited", "failures", "at", "wait", "error", "hint", "burst", "share",
+         "delivered")  # fmt: skip
+NOT_KEPT = f"(more than {KEPT_ALERTS:,} alerts were pending: this one is counted, not quoted)"
+
+
+class Alert:
+    """One row of the queue: `count` alerts of the same shape, nearly always one."""
+
+    __slots__ = ("id", "sent", "text", "gone", "count", "last")
+
+    def __init__(
+        self, id: int, sent: float, text: str, gone: int = 0, count: int = 1, last: float = 0.0
+    ) -> None:
+        self.id, self.sent, self.text, self.gone = id, sent, text, gone
+        self.count, self.last = count, max(sent, last)
+
+
+class State:
+    """How things stand with the account (scope '') or with one recipient (its handle)."""
+
+    status = 0  # exit status that tells of the last attempt
+    limited = 0  # 1: X named the end of the wait, so nobody cuts it short
+    failures = 0  # of the same status in a row
+    at, wait = 0.0, 0.0  # when the wait for the next attempt began, how many seconds it takes
+    error, hint = "", ""
+    burst = 0  # DMs in this burst
+    share = 0.0  # seconds a DM that were fair when the last one was delivered,
+    delivered = 0.0  # and when that was
+
+    def __init__(self, scope: str, *columns: Any) -> None:
+        self.scope = scope
+        for name, value in zip(STATE[1:], columns):
+            setattr(self, name, value)
+
+    def due(self, now: float) -> float:
+        """When the next attempt may be made.  A wait that began in the future is not believed: the
+        clock has jumped."""
+        return self.at + min(self.wait, DAY) if self.at <= now + 1 else now
+
+
+def open_private(path: str, flags: int) -> int:
+    """Open (with O_CREAT: make) a file which nobody else may have planted; raises OSError."""
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
+        os.close(descriptor)
+        raise PermissionError(f"{path} is not a regular file of ours")
+    return descriptor
+
+
+def sync_directory(path: str) -> None:
+    """Make a new or renamed name in the directory of `path` survive a power cut."""
+    descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Queue:
+    """The alerts on disk.  Raises sqlite3.Error and OSError; see `in_queue` for a damaged file.
+    `with queue:` is a transaction that no other process can interleave with."""
+
+    def __init__(self, path: str, create: bool = True) -> None:
+        if create:
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        new = create and not os.path.exists(path)
+        # ours is closed before SQLite opens the file: a later close would drop SQLite's locks
+        descriptor = open_private(path, os.O_RDWR | (os.O_CREAT if create else 0))
+        os.fchmod(descriptor, 0o600)
+        os.close(descriptor)
+        if new:
+            sync_directory(path)
+        self.database = sqlite3.connect(path, timeout=10, isolation_level=None)
+        # FULL, with a journal that is truncated and synced: what is committed is on the disk
+        self.database.execute("PRAGMA journal_mode = TRUNCATE")
+        self.database.execute("PRAGMA synchronous = FULL")
+        tables = "SELECT count(*) FROM sqlite_master WHERE name IN ('alert', 'refused', 'state')"
+        if self.one(tables) == 0:
+            with self:
+                for statement in SCHEMA if self.one(tables) == 0 else ():
+                    self.database.execute(statement)
+        elif self.one(tables) != 3:
+            raise sqlite3.DatabaseError("not one of our queues")
+
+    def close(self) -> None:
+        self.database.close()
+
+    def __enter__(self) -> Queue:
+        self.database.execute("BEGIN IMMEDIATE")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.database.in_transaction:
+            self.database.execute("ROLLBACK" if kind else "COMMIT")
+
+    def one(self, query: str, *values: Any) -> Any:
+        row = self.database.execute(query, values).fetchone()
+        return row[0] if row else None
+
+    def add(self, recipients: Iterable[str], sent: float, text: str, gone: int = 0) -> list[int]:
+        """Store an alert for each recipient, durably; `gone` characters were cut from it before.
+        Returns the rows which hold it."""
+        with self:
+            return [self.add_row(recipient, sent, text, gone) for recipient in recipients]
+
+    def add_row(self, recipient: str, sent: float, text: str, gone: int) -> int:
+        kind = zlib.crc32(shape(text).encode("utf-8"))
+        pending = self.one("SELECT count(*) FROM alert WHERE recipient = ?", recipient)
+        if pending >= KEPT_ALERTS:
+            # a flood must not push out what is new in kind
+            alike = "SELECT max(id) FROM alert WHERE recipient = ? AND kind = ?"
+            row = self.one(alike, recipient, kind)
+            if row is None and pending >= KEPT_KINDS:
+                kind, text, gone = -1, NOT_KEPT, 0
+                row = self.one(alike, recipient, kind)
+            if row is not None:
+                counted = "UPDATE alert SET count = count + 1, last = ? WHERE id = ?"
+                self.database.execute(counted, (sent, row))
+                return int(row)
+        added = self.database.execute(
+            "INSERT INTO alert (recipient, sent, text, gone, kind, last) VALUES (?, ?, ?, ?, ?, ?)",
+            (recipient, sent, text, gone, kind, sent),
+        )
+        return added.lastrowid or 0
+
+    def alerts(self, recipient: str) -> list[Alert]:
+        rows = self.database.execute(
+            "SELECT id, sent, text, gone, count, last FROM alert WHERE recipient = ? ORDER BY id",
+            (recipient,),
+        )
+        return [Alert(*row) for row in rows]
+
+    def settle(self, alerts: Iterable[Alert]) -> None:
+        """Forget these alerts; what was counted into their rows meanwhile stays pending."""
+        rows = [(alert.count, alert.id) for alert in alerts]
+        self.database.executemany("UPDATE alert SET count = count - ? WHERE id = ?", rows)
+        self.database.execute("DELETE FROM alert WHERE count <= 0")
+
+    def put_aside(self, alert: Alert, reason: str) -> None:
+        """Keep an alert which X refuses for its content, out of the way of the others."""
+        self.database.execute(
+            "INSERT OR REPLACE INTO refused SELECT id, recipient, sent, text, ? FROM alert"
+            " WHERE id = ?",
+            (reason, alert.id),
+        )
+        self.settle([alert])
+
+    def readdress(self, handles: list[str]) -> None:
+        """Alerts for nobody in particular, or for somebody no longer configured, go to all."""
+        strangers = f"recipient NOT IN ({', '.join('?' * len(handles))})"
+        if not self.one(f"SELECT count(*) FROM alert WHERE {strangers}", *handles):
+            return
+        with self:
+            for handle in handles:
+                self.database.execute(
+                    "INSERT INTO alert (recipient, sent, text, gone, kind, count, last) SELECT"
+                    f" ?, sent, text, gone, kind, count, last FROM alert WHERE {strangers}",
+                    (handle, *handles),
+                )
+            self.database.execute(f"DELETE FROM alert WHERE {strangers}", handles)
+
+    def recipients(self) -> list[str]:
+        """Who has something pending, the longest waiting first."""
+        rows = self.database.execute("SELECT recipient FROM alert GROUP BY 1 ORDER BY min(id)")
+        return [row[0] for row in rows]
+
+    def pending(self) -> int:
+        """How many alerts are pending; one for several recipients is one."""
+        counted = "SELECT max(n) FROM (SELECT sum(count - 1) AS n FROM alert GROUP BY recipient)"
+        alerts = self.one("SELECT count(*) FROM (SELECT DISTINCT sent, text FROM alert)")
+        return int(alerts) + int(self.one(counted) or 0)
+
+    def state(self, scope: str) -> State:
+        query = f"SELECT {', '.join(STATE)} FROM state WHERE scope = ?"
+        row = self.database.execute(query, (scope,)).fetchone()
+        return State(*row) if row else State(scope)
+
+    def store(self, state: State) -> None:
+        values = [getattr(state, name) for name in STATE]
+        self.database.execute(
+            f"REPLACE INTO state ({', '.join(STATE)}) VALUES ({', '.join('?' * len(STATE))})", values
+        )
+
+    def forget_waits(self, forgive: bool = False) -> None:
+        """Make all due now, but for what X's own limit holds; `forgive` forgets the errors too."""
+        waits = "UPDATE state SET wait = 0"
+        if forgive:
+            waits += ", status = 0, failures = 0, error = '', hint = ''"
+        self.database.execute(waits + " WHERE NOT limited")
+
+
+def in_queue(path: str, action: Callable[[Queue], T], create: bool = True) -> T:
+    """Do something with the queue.  A damaged file is moved aside, and the action done with a new
+    one.  Raises sqlite3.Error and OSError where the queue cannot be used at all."""
+    for again in (True, False):
+        queue = None
+        inode = os.stat(path).st_ino if os.path.exists(path) else 0
+        try:
+            queue = Queue(path, create)
+            return action(queue)
+        except sqlite3.DatabaseError as error:
+            # its subclasses stand for a full disk, a lock and the like; itself for a damaged file
+            if type(error) is not sqlite3.DatabaseError or not again:
+                raise
+            move_aside(path, inode, str(error))
+        finally:
+            if queue is not None:
+                queue.close()
+    raise AssertionError("not reached")
+
+
+def move_aside(path: str, inode: int, reason: str) -> None:
+    """Give a damaged queue another name and begin a new one, with what can still be read of the
+    old one and with an alert that tells of it."""
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)  # of several that found the damage, one moves it
+        if os.stat(path).st_ino != inode:
+            return
+        saved = []
+        damaged = sqlite3.connect(path, timeout=10, isolation_level=None)
+        try:
+            for row in damaged.execute("SELECT recipient, sent, text FROM alert ORDER BY id"):
+                saved.append((str(row[0]), float(row[1]), clean(row[2])))
+        except (sqlite3.Error, TypeError, ValueError):
+            pass
+        damaged.close()
+        aside = f"{path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        os.rename(path, aside)
+        if os.path.exists(path + "-journal"):
+            os.rename(path + "-journal", aside + "-journal")
+        tidings = f"the queue was damaged ({reason}); it is now {aside}, alerts may be missing"
+        say("warning", tidings)
+        report(tidings)
+        queue = Queue(path)
+        for recipient, sent, text in saved:
+            queue.add([recipient], sent, text)
+        queue.add([""], time.time(), f"bird_sentinel: {tidings}")
+        queue.close()
+    finally:
+        os.close(directory)
+
+# ---- config: the keys stay private -------------------------------------------------------------
+
+KEYS = ("consumer_key", "consumer_secret", "access_token", "access_token_secret")
+
+
+class Config:
+    """What config.ini says; see `read_config`."""
+
+    def __init__(self, path: str, parser: configparser.ConfigParser) -> None:
+        self.path = path
+        self.account = dict(parser["account"]) if parser.has_section("account") else {}
+        self.recipients = dict(parser["recipients"]) if parser.has_section("recipients") else {}
+        own = stray_queue(path)
+        queue = os.path.expanduser(parser.get("delivery", "queue", fallback="") or own)
+        self.queue = os.path.join(os.path.dirname(path), queue)
+        host = clean(parser.get("delivery", "host", fallback="")).replace("\n", " ")
+        self.host = host or short_host_name()
+
+
+def short_host_name() -> str:
+    return clean(os.uname().nodename.partition(".")[0]) or "localhost"
+
+
+def locate_config(given: str | None) -> str:
+    """Return the absolute path of the config; raises Problem where no place for it can be found."""
+    path = given or os.environ.get("BIRD_SENTINEL_CONFIG")
+    try:
+        if path:
+            return os.path.abspath(os.path.expanduser(path))
+        base = os.environ.get("XDG_CONFIG_HOME", "")
+        if not os.path.isabs(base):  # as the XDG base directory specification has it
+            home = os.environ.get("HOME", "")
+            if not os.path.isabs(home):
+                import pwd
+
+                home = pwd.getpwuid(os.geteuid()).pw_dir
+            base = os.path.join(home, ".config")
+        return os.path.join(base, "bird_sentinel", "config.ini")
+    except (KeyError, OSError) as error:
+        raise Problem(CONFIG, f"no place for a config can be found ({error})",
+                      "name one by an absolute path, with --config") from None  # fmt: skip
+
+
+def stray_queue(config_path: str) -> str:
+    """The queue beside a config; of its own for each name, as two accounts never share one.  Where
+    `[delivery] queue` names another, alerts that came while the config was unreadable lie here."""
+    stem = os.path.splitext(config_path)[0]
+    if os.path.basename(config_path) == "config.ini":
+        return os.path.join(os.path.dirname(config_path), "queue.db")
+    return (config_path if stem == config_path else stem) + ".queue.db"
+
+
+def new_parser() -> configparser.ConfigParser:
+    """INI in which '%' is an ordinary character, names keep their case, no section is special."""
+    parser = configparser.ConfigParser(interpolation=None, default_section="\n")
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    return parser
+
+
+def parse_config(path: str) -> configparser.ConfigParser:
+    """Read the config as ssh reads a key; empty where there is no file.  Raises Problem if it is
+    not a regular file of ours, if others can read it, or if it is not INI."""
+    parser = new_parser()
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return parser
+    except OSError as error:
+        if os.path.islink(path):
+            raise Problem(CONFIG, f"the config {path} is a symbolic link, which is not safe",
+                          f"put the file itself there: rm {path}") from None  # fmt: skip
+        raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}",
+                      f"see who may read it: ls -ld {path}") from None  # fmt: skip
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise Problem(CONFIG, f"the config {path} is not a regular file",
+                          f"move it away: mv {path} {path}.aside")  # fmt: skip
+        if found.st_uid not in (os.geteuid(), 0):
+            raise Problem(CONFIG, f"the config {path} belongs to another user",
+                          f"if it is yours: chown {os.geteuid()} {path}")  # fmt: skip
+        if found.st_mode & 0o077:
+            raise Problem(CONFIG, f"the config {path} can be read or written by others",
+                          f"run: chmod 600 {path}")  # fmt: skip
+        try:
+            parser.read_string(file.read().decode("utf-8"))
+        except UnicodeDecodeError:
+            raise Problem(CONFIG, f"the config {path} is not UTF-8 text") from None
+        except configparser.Error as error:  # whose own words may quote a key
+            line = getattr(error, "lineno", None) or getattr(error, "errors", [("?", "")])[0][0]
+            raise Problem(CONFIG, f"the config {path} has an error in line {line}",
+                          "it is made of [section] lines and of name = value lines") from None  # fmt: skip
+        except OSError as error:
+            raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}") from None
+    return parser
+
+
+def read_config(path: str) -> Config:
+    """Return a config that is complete; raises Problem where it is missing, unsafe or not."""
+    config = Config(path, parse_config(path))
+    if not config.account and not os.path.lexists(path):
+        raise Problem(CONFIG, f"not authorized yet: there is no config {path}", AGAIN)
+    for name in KEYS:
+        value = config.account.get(name, "")
+        if not value or not value.isascii() or not value.isprintable() or " " in value:
+            missing = "holds no usable" if value else "has no"
+            raise Problem(CONFIG, f"the config {path} {missing} {name} in [account]", AGAIN)
+    if not config.recipients:
+        raise Problem(CONFIG, f"the config {path} has nobody in [recipients]",
+                      "name them: bird_sentinel authorize --to HANDLE")  # fmt: skip
+    for handle, number in config.recipients.items():
+        if not is_handle(handle) or not (number.isascii() and number.isdigit()):
+            raise Problem(CONFIG, f"the config {path} has a recipient that is not handle = number",
+                          "have the ids looked up: bird_sentinel authorize --to HANDLE")  # fmt: skip
+    return config
+
+
+def write_config(path: str, parser: configparser.ConfigParser) -> None:
+    """Replace the config as a whole, or not at all; it is private from its first byte."""
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, 0o600)
+            parser.write(file)
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    sync_directory(path)
+
+
+def is_handle(name: str) -> bool:
+    """Whether X could have given this handle to an account: ASCII letters, digits, underscores."""
+    return name.replace("_", "a").isalnum() and name.isascii() and len(name) <= 50
+
+
+def choose(recipients: Iterable[str], wanted: list[str] | None) -> list[str]:
+    """The handles among `recipients` which --to names, in any case and with or without '@'; all
+    where it names none.  Raises Problem for one that is not there."""
+    known = {handle.lower(): handle for handle in recipients}
+    if not wanted:
+        return list(known.values())
+    for name in wanted:
+        if name.lstrip("@").lower() not in known:
+            raise Problem(USAGE, f"unknown recipient {name}",
+                          "configured are: " + ", ".join(known.values()))  # fmt: skip
+    return list(dict.fromkeys(known[name.lstrip("@").lower()] for name in wanted))
+
+
+def adopt_stray(queue: Queue, config: Config) -> None:
+    """Take over the alerts that came while the config, and with it `[delivery] queue`, could not be
+    read."""
+    stray = stray_queue(config.path)
+    if config.queue == stray or not os.path.exists(stray):
+        return
+    queue.database.execute("ATTACH ? AS stray", (stray,))
+    try:
+        with queue:
+            queue.database.execute(
+                "INSERT INTO alert (recipient, sent, text, gone, kind, count, last)"
+                " SELECT recipient, sent, text, gone, kind, count, last FROM stray.alert"
+            )
+            queue.database.execute("DELETE FROM stray.alert")
+    finally:
+        queue.database.execute("DETACH stray")
+
+
+# ---- pace: a burst becomes a few DMs, inside X's limits ----------------------------------------
+
+LIMITS = ("x-rate-limit", "x-user-limit-24hour", "x-app-limit-24hour")
+
+
+def limits(headers: Mapping[str, str], now: float) -> list[tuple[int | None, float]]:
+    """What X's answer says of its limits: for each the DMs left (None: not told) and the seconds
+    until its reset, a day at the most.  What is no number is passed over."""
+    found = []
+    for name in LIMITS:
+        try:
+            left = headers.get(name + "-remaining")
+            reset = min(int(headers[name + "-reset"]), 2**40) - now
+            found.append((None if left is None else int(left), min(reset, DAY)))
+        except (KeyError, ValueError):
+            continue
+    return found
+
+
+def fair_share(headers: Mapping[str, str], now: float) -> float:
+    """Seconds a DM which let every limit last until its reset."""
+    shares = [reset / left for left, reset in limits(headers, now) if left and left > 0 < reset]
+    return max(shares, default=SHARE)
+
+
+def exhausted(headers: Mapping[str, str], now: float) -> float:
+    """Seconds until X takes another DM, where its answer says that none is left; else 0."""
+    return max((reset for left, reset in limits(headers, now) if left == 0 < reset), default=0.0)
+
+
+def limit_wait(headers: Mapping[str, str], now: float, failures: int) -> float:
+    """Seconds to wait after a 429: until the reset; where X names none, 15 minutes; where it is in
+    the past, a minute, doubling."""
+    told = limits(headers, now)
+    resets = [reset for left, reset in told if not left] or [reset for _, reset in told]
+    if not resets:
+        return 900.0
+    return max(resets) if max(resets) > 0 else back_off((60.0, 900.0), failures)
+
+
+def pace(burst: int, share: float) -> float:
+    """Seconds between the `burst`-th DM of a burst and the next one."""
+    return min(2.0 ** min(burst, 20) - 1, share)
+
+
+def back_off(bounds: tuple[float, float], failures: int) -> float:
+    """Seconds to wait after so many failures in a row: doubling between the bounds, with jitter."""
+    import random
+
+    first, last = bounds
+    return min(last, first * 2.0 ** min(failures - 1, 20)) * random.uniform(0.9, 1.1)
+
+
+# ---- digest: all that is pending in one DM -----------------------------------------------------
+
+
+def clock(moment: float, now: float) -> str:
+    """Local time of day, with the date if that is not today's."""
+    then = time.localtime(moment)
+    today = then[:3] == time.localtime(now)[:3]
+    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", then)
+
+
+def quote(start: str, text: str, gone: int, room: int) -> str:
+    """Return `start` and the text in at most `room` bytes; what had to be cut is told."""
+    if not gone and size(start) + size(text) <= room:
+        return start + text
+    kept, more = cut(text, max(0, room - size(start) - 40))
+    return f"{start}{kept} […{gone + more:,} characters cut]"
+
+
+class Group:
+    """Alerts of one shape: the first three, and how many there are."""
+
+    def __init__(self, first: Alert) -> None:
+        self.alerts: list[Alert] = []
+        self.count, self.last, self.sent = 0, first.last, first.sent
+
+    def add(self, alert: Alert) -> None:
+        if len(self.alerts) < 3:
+            self.alerts.append(alert)
+        self.count += alert.count
+        self.last = max(self.last, alert.last)
+
+    def lines(self, now: float, room: int) -> list[str]:
+        """Up to three alerts are quoted; of more the first, and the others are counted."""
+        quoted = self.alerts if self.count <= len(self.alerts) else self.alerts[:1]
+        lines = [quote(clock(a.sent, now) + " ", a.text, a.gone, room) for a in quoted]
+        if self.count > len(quoted):
+            others = self.count - len(quoted)
+            lines.append(f"  ×{others:,} like this, last {clock(self.last, now)}")
+        return lines
+
+
+def compose(alerts: list[Alert], host: str, now: float) -> str:
+    """Return the one DM, of at most DM_LIMIT bytes, in which each alert is quoted or counted.
+
+    The rarest come first and stay when not all fit, so that a storm cannot drown the one line that
+    differs; of equally rare ones those whose beginning is rarest.  `now`: seconds since the epoch.
+    """
+    host = cut(host, 64)[0]
+    if len(alerts) == 1 and alerts[0].count == 1:
+        return quote(f"[{host} {clock(alerts[0].sent, now)}] ", alerts[0].text, alerts[0].gone,
+                     DM_LIMIT)  # fmt: skip
+    groups: dict[str, Group] = {}
+    for alert in alerts:
+        groups.setdefault(shape(alert.text), Group(alert)).add(alert)
+    beginnings: dict[str, int] = {}
+    for form, group in groups.items():
+        beginnings[form[:40]] = beginnings.get(form[:40], 0) + group.count
+    rarest = sorted(groups, key=lambda form: (groups[form].count, beginnings[form[:40]]))
+
+    total = sum(alert.count for alert in alerts)
+    head = (f"[{host}] {total:,} alerts, {clock(min(a.sent for a in alerts), now)}"
+            f" to {clock(max(a.last for a in alerts), now)}")  # fmt: skip
+    room = DM_LIMIT - size(head) - 120  # for the line that sums up the rest
+    share = max(400, room // len(groups))
+    if sum(size(alert.text) for group in groups.values() for alert in group.alerts) < room:
+        share = room
+    shown: list[Group] = []
+    for form in rarest:
+        room -= sum(size(line) + 1 for line in groups[form].lines(now, share))
+        if room < 0:
+            break
+        shown.append(groups[form])
+    if all(group.count <= len(group.alerts) for group in shown):
+        rank = [(alert.id, line) for group in shown
+                for alert, line in zip(group.alerts, group.lines(now, share))]  # fmt: skip
+        lines = [line for _, line in sorted(rank)]
+    else:
+        shown.sort(key=lambda group: (group.count, group.sent))
+        lines = [line for group in shown for line in group.lines(now, share)]
+    rest = [groups[form] for form in rarest[len(shown) :]]
+    if rest:
+        number = sum(group.count for group in rest)
+        lines.append(f"and {number:,} more of {len(rest):,} commoner kinds, last"
+                     f" {clock(max(group.last for group in rest), now)}")  # fmt: skip
+    return "\n".join([head, *lines])
+
+# ---- X: every call bounded, every answer understood --------------------------------------------
+
+
+class Answer:
+    """What came back from a call to X.  Status 0: nothing did, `why` says the reason."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], why: str = "") -> None:
+        self.status, self.headers, self.why, self.body = status, headers, why, b""
+
+
+class Outcome:
+    """What an answer means: its kind, in our words and in X's own, and what a person can do."""
+
+    def __init__(self, kind: str, words: str = "", hint: str = "", said: str = "") -> None:
+        self.kind, self.words, self.hint, self.said = kind, words, hint, said
+
+    @property
+    def error(self) -> str:
+        return f"{self.words} (X says: {self.said})" if self.said else self.words
+
+    @property
+    def status(self) -> int:
+        return {"delivered": DELIVERED, "retry": KEPT, "limit": KEPT, "config": CONFIG}.get(
+            self.kind, REFUSED
+        )
+
+
+class TookTooLong(BaseException):
+    """The time for a call to X is up; no library on the way takes it for an error of its own."""
+
+
+def ask_x(session: Any, call: Callable[[], object]) -> Answer:
+    """Make one call to X through a requests session and return the answer as it came, whatever
+    tweepy makes of it.  Bounded in time, as tweepy sets no limit, and no redirect is followed."""
+    answers: list[Answer] = []
+
+    def hear(response: Any, **_: Any) -> None:
+        answers.append(Answer(response.status_code, response.headers))
+        answers[0].body = response.content
+
+    def out_of_time(*_: object) -> None:
+        raise TookTooLong
+
+    send = session.request
+    session.request = lambda *a, **k: send(*a, **{**k, "timeout": (CONNECT, TOTAL)})
+    session.hooks["response"] = [hear]
+    session.max_redirects = 0
+    why = "the answer cannot be read"
+    signal.signal(signal.SIGALRM, out_of_time)
+    try:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, TOTAL, 1)  # again, should something swallow it
+            call()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except TookTooLong:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        why = f"no answer within {TOTAL:.0f} seconds"
+    except Exception as error:  # what tweepy thinks of the answer is in `answers` already
+        why = reason(error)
+    return answers[0] if answers else Answer(0, {}, why)
+
+
+def reason(error: Exception) -> str:
+    """Why there was no answer, in a few words."""
+    name = type(error).__name__
+    if "SSL" in name:
+        return "its TLS certificate cannot be verified"
+    if "Timeout" in name:
+        return "no answer in time"
+    # requests and urllib3 put the cause last: "…: [Errno 111] Connection refused'))"
+    words = clean(str(error)).rsplit(": ", 1)[-1].strip("'\")>(").partition("] ")
+    return cut((words[2] or words[0]).lower() or name, 100)[0]
+
+
+AGAIN = "run: bird_sentinel authorize"
+UNWILLING = "ask them to send the sentinel's account a DM first, or to accept message requests"
+MEANINGS: tuple[tuple[int | str, str, str, str], ...] = (
+    # a code of X or a phrase in its answer, the kind, what it means, what to do (docs.x.com)
+    ("already said that", "delivered", "", ""),
+    (88, "limit", "X's rate limit is reached", ""),
+    (135, "account", "X rejects our signature because this machine's clock is wrong",
+     "set the clock, as with: timedatectl set-ntp true"),
+    (32, "account", "X does not accept our keys", AGAIN),
+    (89, "account", "our access token is invalid or was revoked", AGAIN),
+    (215, "account", "X does not accept our keys", AGAIN),
+    (93, "account", "the app has no permission to send DMs", PERMISSION_HINT),
+    ("oauth1-permissions", "account", "the app has no permission to send DMs", PERMISSION_HINT),
+    (64, "account", "the sentinel's account is suspended", "log in to it on x.com to appeal"),
+    (326, "account", "the sentinel's account is locked", "log in to it on x.com to unlock it"),
+    (226, "account", "X takes our DMs for automated spam",
+     "log in to the sentinel's account on x.com, and have the recipients write to it first"),
+    (261, "account", "X has barred the app from writing", "see what the developer portal says"),
+    ("client-not-enrolled", "account", "the app has no access to this part of X's API",
+     "in X's developer portal, attach the app to a project with access to API v2"),
+    (453, "account", "the app has no access to this part of X's API",
+     "in X's developer portal, check what the app's access level includes"),
+    ("creditsdepleted", "account", "the app's credits on X are used up",
+     "buy credits in X's developer portal"),
+    ("spendcapreached", "account", "the app's spending cap on X is reached",
+     "raise the cap in X's developer portal"),
+    (415, "account", "the app has no callback URL that allows a PIN",
+     APP_HINT + "set any callback URL, such as https://example.com/"),
+    (417, "account", "the app has no callback URL",
+     APP_HINT + "set any callback URL, such as https://example.com/"),
+    (349, "recipient", "the recipient does not accept DMs from the sentinel's account", UNWILLING),
+    (150, "recipient", "the recipient does not accept DMs from the sentinel's account", UNWILLING),
+    ("permission to dm", "recipient",
+     "the recipient does not accept DMs from the sentinel's account", UNWILLING),
+    (354, "content", "X finds the DM too long", ""),
+    (151, "content", "X refuses the text of the DM", ""),
+)  # fmt: skip
+BY_STATUS = {
+    400: ("content", "X refuses the text of the DM", ""),
+    401: ("account", "X does not accept our keys", AGAIN),
+    402: ("account", "the app's credits on X are used up", "buy credits in X's developer portal"),
+    413: ("content", "X finds the DM too long", ""),
+}
+
+
+def complaints(body: bytes) -> tuple[set[int], str]:
+    """X's error codes, and all its words, from an answer in the v1.1 or the v2 form; nothing from
+    one in no form at all."""
+    import json
+
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return set(), ""
+    parts = answer.get("errors") if isinstance(answer, dict) else None
+    parts = [answer, *(parts if isinstance(parts, list) else [])]
+    codes, words = set(), []
+    for part in parts:
+        if isinstance(part, dict):
+            if isinstance(part.get("code"), int):
+                codes.add(part["code"])
+            words += [part[key] for key in ("title", "detail", "message", "type")
+                      if isinstance(part.get(key), str)]  # fmt: skip
+    return codes, "; ".join(dict.fromkeys(words))
+
+
+def judge(answer: Answer) -> Outcome:
+    """Say what X's answer to a DM means."""
+    status = answer.status
+    if 200 <= status < 300:
+        return Outcome("delivered")
+    if status == 0:
+        return Outcome("retry", f"X cannot be reached: {answer.why}")
+    if status >= 500:
+        return Outcome("retry", f"X has a fault of its own (HTTP {status})")
+    if status < 400:
+        return Outcome("retry", f"something else answers in the place of X (HTTP {status})")
+    if status == 429:
+        return Outcome("limit", "X's rate limit is reached")
+    codes, said = complaints(answer.body)
+    for mark, kind, words, hint in MEANINGS:
+        if mark in codes or (isinstance(mark, str) and mark in said.lower()):
+            return Outcome(kind, words, hint)
+    said = cut(clean(said).replace("\n", " "), 300)[0]
+    if status in BY_STATUS:
+        return Outcome(*BY_STATUS[status], said)
+    return Outcome("account", f"X refuses the DM for a reason of its own (HTTP {status})",
+                   "look X's words up, or the state of the app in X's developer portal", said)  # fmt: skip
+
+
+def tweepy_client(account: Mapping[str, str]) -> Any:
+    """Return a tweepy.Client; raises Problem where tweepy is missing or too old."""
+    try:
+        import requests
+        import tweepy  # type: ignore[import-untyped]
+
+        if not hasattr(tweepy.Client, "create_direct_message"):
+            raise ImportError(f"version {tweepy.__version__} is too old")
+    except ImportError as error:
+        hint = "install tweepy 4.12 or newer: apt install python3-tweepy, or pip install tweepy"
+        raise Problem(CONFIG, f"tweepy cannot be used ({error})", hint) from None
+    keys = {name: account[name] for name in KEYS}
+    return tweepy.Client(**keys, return_type=requests.Response)
+
+
+def send_dm(config: Config, handle: str, text: str) -> tuple[Outcome, Mapping[str, str]]:
+    """Give one DM to X.  Returns what became of it, and the headers of X's answer."""
+    client = tweepy_client(config.account)
+    answer = ask_x(client.session, lambda: client.create_direct_message(
+        participant_id=config.recipients[handle], text=text))  # fmt: skip
+    outcome = judge(answer)
+    for name in KEYS:  # something in between may send our own request back to us
+        outcome.said = outcome.said.replace(config.account[name], "…")
+    return outcome, answer.headers
+
+
+# ---- worker: one at a time, detached, while the queue is not empty -----------------------------
+
+
+
+def note_failure(
+    queue: Queue, scope: str, outcome: Outcome, headers: Mapping[str, str]
+) -> None:
+    """Record why the account or a recipient has to wait, and how long."""
+    now, state = time.time(), queue.state(scope)
+    state.failures = state.failures + 1 if state.status == outcome.status else 1
+    state.status, state.limited = outcome.status, int(outcome.kind == "limit")
+    state.error, state.hint, state.at = outcome.error, outcome.hint, now
+    if outcome.kind == "limit":
+        # a second more, as X tells whole ones; not all hosts of an account at the same instant
+        state.wait = limit_wait(headers, now, state.failures) + back_off((1.5, 1.5), 1)
+    else:
+        state.wait = back_off(RETRY if outcome.status == KEPT else SLOW, state.failures)
+    queue.store(state)
+    whom = f"for @{scope}: " if scope else ""
+    report(f"{whom}{outcome.words}; next attempt in {state.wait:.0f} s")
+
+
+def note_delivery(queue: Queue, handle: str, headers: Mapping[str, str], sharers: int) -> None:
+    """Record a DM that X took: the errors are over, and the next one to the recipient waits."""
+    now, account, state = time.time(), State(""), queue.state(handle)
+    account.at = account.delivered = now
+    account.wait = exhausted(headers, now)
+    if account.wait:
+        account.wait, account.limited = account.wait + back_off((1.5, 1.5), 1), 1
+    new = State(handle)
+    new.burst = state.burst + 1 if 0 <= now - state.delivered <= 2 * state.share else 1
+    new.share = fair_share(headers, now) * sharers
+    new.at, new.wait, new.delivered = now, pace(new.burst, new.share), now
+    queue.store(account)
+    queue.store(new)
+
+
+class Memory:
+    """What a worker knows beside the queue, and may lose with its life."""
+
+    def __init__(self) -> None:
+        self.told: dict[int, Alert] = {}  # delivered, but not to be deleted: the disk is full
+        self.suspects: dict[str, int] = {}  # how many alerts, from the oldest, hold a refused one
+        self.troubles = 0  # in a row: the queue could not be used
+
+
+def deliver_due(queue: Queue, config_path: str, memory: Memory) -> float | None:
+    """Make the one attempt that is due and has waited longest.  Returns the seconds until the
+    next; None when nothing is pending."""
+    if memory.told:
+        try:
+            with queue:
+                queue.settle(memory.told.values())
+            memory.told.clear()
+        except sqlite3.OperationalError:
+            pass  # not now: it must not be told again, but new alerts must
+    if not queue.one("SELECT 1 FROM alert LIMIT 1"):
+        return None
+    now = time.time()
+    due = queue.state("").due(now)
+    if due > now:
+        return due - now
+    try:
+        config = read_config(config_path)
+        adopt_stray(queue, config)
+        queue.readdress(list(config.recipients))
+        waits = []
+        for state in sorted(map(queue.state, queue.recipients()), key=lambda state: state.at):
+            alerts = [a for a in queue.alerts(state.scope) if a.id not in memory.told]
+            if alerts and state.due(now) <= now:
+                attempt(queue, config, state.scope, alerts, memory)
+                return 0.0
+            waits.append(state.due(now) - now if alerts else 60.0)
+        return min(waits, default=0.0)
+    except Problem as problem:
+        note_failure(queue, "", Outcome("config", problem.message, problem.hint), {})
+        return 0.0
+
+
+def attempt(
+    queue: Queue, config: Config, handle: str, alerts: list[Alert], memory: Memory
+) -> None:
+    """Send one recipient a DM of all its alerts, or of those in which a refused one is sought."""
+    suspects = min(memory.suspects.pop(handle, 0), len(alerts))
+    if suspects:
+        alerts = alerts[: max(1, suspects // 2)]
+    text = compose(alerts, config.host, time.time())
+    outcome, headers = send_dm(config, handle, text)
+    refusal = outcome
+    if outcome.kind == "content":
+        if len(alerts) > 1:
+            # somewhere in here: seek it at once, so that it holds up the others no longer
+            memory.suspects[handle] = len(alerts)
+            state = queue.state(handle)
+            state.at, state.wait = time.time(), 0.0
+            queue.store(state)
+            return
+        # only if X takes a notice in its place is it the text that X refuses
+        notice = (f"an alert of {clock(alerts[0].sent, time.time())} was refused by X and is"
+                  " put aside; to read it, run there: bird_sentinel status")  # fmt: skip
+        notice_alert = Alert(0, time.time(), notice)
+        outcome, headers = send_dm(config, handle, compose([notice_alert], config.host, time.time()))
+        if outcome.kind == "content":
+            outcome = Outcome("account", refusal.words, "see X's developer portal", refusal.said)
+    if outcome.kind == "delivered":
+        try:
+            with queue:
+                if refusal is not outcome:
+                    queue.put_aside(alerts[0], refusal.error)
+                    report(f"@{handle}: {refusal.words}; an alert was put aside")
+                else:
+                    queue.settle(alerts)
+                note_delivery(queue, handle, headers, len(config.recipients))
+        except sqlite3.OperationalError:
+            memory.told.update((alert.id, alert) for alert in alerts)
+            raise
+        if suspects > len(alerts):
+            memory.suspects[handle] = suspects - len(alerts)
+        report(f"{sum(a.count for a in alerts)} alerts delivered to @{handle} in one DM")
+    else:
+        note_failure(queue, handle if outcome.kind == "recipient" else "", outcome, headers)
+
+
+def run_worker(config_path: str, queue_path: str, lock: int) -> None:
+    """Deliver until the queue is empty.  Holds the flock `lock`, which dies with the process."""
+    memory = Memory()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
+    while True:
+        try:
+            if not os.path.samestat(os.fstat(lock), os.stat(queue_path + ".lock")):
+                return  # the directory was replaced, and a new worker has a new lock
+            wait = in_queue(
+                queue_path, lambda queue: deliver_due(queue, config_path, memory), create=False
+            )
+            memory.troubles = 0
+        except FileNotFoundError:
+            return
+        except Exception as error:  # whatever it is, what is pending must go on being tried
+            memory.troubles += 1
+            wait = back_off((5.0, 300.0), memory.troubles)
+            if memory.troubles == 1:
+                report(f"the queue cannot be used ({type(error).__name__}), trying again")
+        if wait is None:
+            # whoever lets go of the lock looks again: an alert may have come in this moment
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            try:
+                if not in_queue(queue_path, Queue.recipients, create=False):
+                    return
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (OSError, sqlite3.Error):
+                return
+        elif wait > 0:
+            # a minute at the most, as the clock may jump; SIGCONT: look again
+            signal.sigtimedwait({signal.SIGCONT}, min(wait, 60.0))
+
+
+def wake_worker(config_path: str, queue_path: str, nudge: bool = True) -> None:
+    """Start a worker where none runs, else, with `nudge`, have it look at the queue again.  Raises
+    OSError where no process can be started."""
+    lock = os.open(queue_path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+                   0o600)  # fmt: skip
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(lock, 20, 0)
+            if nudge and pid.isdigit():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGCONT)  # does no harm to anybody, should it be stale
+            return
+        os.ftruncate(lock, 0)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        child = os.fork()
+        if child == 0:
+            detach(lambda: run_worker(config_path, queue_path, lock), lock)
+        _, code = os.waitpid(child, 0)
+        if code:
+            raise OSError("no worker process can be started")
+    finally:
+        os.close(lock)
+
+
+def detach(task: Callable[[], None], lock: int) -> NoReturn:
+    """Run the task in a session of its own, as nobody's child and with no descriptor of the
+    caller's but the lock, so that nobody waits for it and no terminal ends it."""
+    code = 1
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.chdir("/")
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2 and int(name) != lock:
+                with contextlib.suppress(OSError):  # the listing's own is closed already
+                    os.close(int(name))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        task()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def worker_runs(queue_path: str) -> bool:
+    """Whether a worker holds the lock."""
+    try:
+        lock = os.open(queue_path + ".lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+
+
+def await_delivery(queue: Queue, rows: list[int], since: float) -> None:
+    """Wait until the rows are delivered or it is known that they have to wait.  Raises Problem,
+    whose status is the worst of the recipients', with the names of those who did not get it."""
+    deadline = time.monotonic() + PATIENCE
+    marks = ", ".join("?" * len(rows))
+    while True:
+        waiting = queue.database.execute(
+            f"SELECT DISTINCT recipient FROM alert WHERE id IN ({marks})", rows
+        ).fetchall()
+        now, account, held = time.time(), queue.state(""), []
+        for (handle,) in waiting:
+            # the worse of what is known of the account and of this recipient
+            state = max(account, queue.state(handle), key=lambda state: (state.status, state.at))
+            due = max(account.due(now), queue.state(handle).due(now))
+            if (state.status and state.at >= since) or due > now + 8:
+                held.append((handle, state, due))
+        if len(held) == len(waiting) or time.monotonic() > deadline:
+            break
+        time.sleep(0.03)
+    refused = queue.database.execute(
+        f"SELECT recipient, why FROM refused WHERE id IN ({marks})", rows
+    ).fetchall()
+    if refused:
+        raise Problem(REFUSED, f"put aside: {refused[0][1]}", "to read it: bird_sentinel status")
+    if not waiting:
+        return
+    names = ", ".join("@" + handle if handle else "all recipients" for (handle,) in waiting)
+    if not held:
+        raise Problem(KEPT, f"kept in the queue for {names}: X has not answered yet",
+                      "it is sent as soon as it does; see: bird_sentinel status")  # fmt: skip
+    _, state, due = max(held, key=lambda entry: entry[1].status)
+    error = state.error or "the next DM has to wait for X's limit"
+    retry = f"the next attempt is at {clock(due, time.time())}"
+    raise Problem(state.status or KEPT, f"kept in the queue for {names}: {error}",
+                  f"{state.hint}; {retry}" if state.hint else retry)  # fmt: skip
+
+# ---- authorize: once, with a PIN ---------------------------------------------------------------
+
+
+
+def ask(question: str, hidden: bool = False) -> str:
+    """Return one line of standard input; at a terminal, ask for it first.  Raises Problem where it
+    ends."""
+    if sys.stdin.isatty():
+        if hidden:
+            import getpass
+
+            return getpass.getpass(question).strip()
+        print(question, end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        raise Problem(USAGE, f"no answer to: {question.strip().rstrip(':')}")
+    return answer.strip()
+
+
+def call_x(session: Any, call: Callable[[], object], doing: str) -> Answer:
+    """A call to X on the way to an authorization; raises Problem where X does not say yes."""
+    answer = ask_x(session, call)
+    outcome = judge(answer)
+    if outcome.kind == "delivered":
+        return answer
+    if outcome.status == KEPT:
+        raise Problem(KEPT, f"{doing}: {outcome.error}", "try again later: bird_sentinel authorize")
+    raise Problem(REFUSED, f"{doing}: {outcome.error}", outcome.hint)
+
+
+def walk_pin_flow(consumer_key: str, consumer_secret: str) -> tuple[dict[str, str], str]:
+    """OAuth 1.0a with a PIN (docs.x.com, "PIN-based OAuth"; RFC 5849 section 2).  Returns X's
+    answer — oauth_token, oauth_token_secret, user_id, screen_name — and the token's access level,
+    '' if untold.  Raises Problem."""
+    from urllib.parse import parse_qsl
+
+    from requests_oauthlib import OAuth1Session  # tweepy's own; its handler drops the screen name
+
+    for left in (2, 1, 0):
+        session = OAuth1Session(consumer_key, consumer_secret, callback_uri="oob")
+        answer = ask_x(session, lambda: session.fetch_request_token(f"{API}/oauth/request_token"))
+        outcome = judge(answer)
+        token = dict(parse_qsl(answer.body.decode("ascii", "replace")))
+        if answer.status == 401 and outcome.hint == AGAIN:
+            raise Problem(REFUSED, "X does not accept the consumer key and secret",
+                          "copy both anew from the app's keys and tokens page in X's developer portal")
+        if outcome.kind != "delivered":
+            raise Problem(outcome.status, f"no URL to authorize at: {outcome.error}", outcome.hint)
+        if "oauth_token" not in token:
+            raise Problem(KEPT, "no URL to authorize at: X's answer cannot be read", "try again later")
+        show("As the account that is to send the alerts, open this page and authorize the app:")
+        show(f"  {API}/oauth/authorize?oauth_token={token['oauth_token']}")
+        pin = "".join(ask("PIN: ").split())
+        session = OAuth1Session(consumer_key, consumer_secret, token["oauth_token"],
+                                token.get("oauth_token_secret", ""), verifier=pin)
+        answer = ask_x(session, lambda: session.fetch_access_token(f"{API}/oauth/access_token"))
+        outcome = judge(answer)
+        token = dict(parse_qsl(answer.body.decode("utf-8", "replace")))
+        if outcome.kind == "delivered" and token.get("oauth_token") and token.get("oauth_token_secret"):
+            return token, answer.headers.get("x-access-level", "")
+        if outcome.kind in ("delivered", "retry", "limit"):
+            raise Problem(KEPT, f"the PIN could not be exchanged: {outcome.error or 'unreadable'}",
+                          "try again: bird_sentinel authorize")
+        say("error", "X does not accept this PIN" + (", here is a new page" if left else ""))
+    raise Problem(REFUSED, "three PINs were not accepted; nothing was changed", AGAIN)
+
+def look_up(client: Any, handle: str) -> tuple[str, str, bool, str]:
+    """A recipient's handle as X spells it, numeric id, whether it takes our DMs (docs.x.com, user
+    field receives_your_dm), and our token's access level.  Asks again at a terminal for a handle
+    that X does not know; raises Problem."""
+    import json
+
+    while True:
+        session = client.session
+        answer = ask_x(session, lambda: client.get_user(
+            username=handle, user_fields=["receives_your_dm"], user_auth=True))  # fmt: skip
+        outcome = judge(answer)
+        if outcome.kind != "delivered" and answer.status not in (400, 404):
+            raise Problem(outcome.status, f"@{handle} could not be looked up: {outcome.error}",
+                          outcome.hint)  # fmt: skip
+        try:
+            user = json.loads(answer.body)["data"]
+            name, number = str(user["username"]), str(user["id"])
+            if is_handle(name) and number.isascii() and number.isdigit():
+                level = answer.headers.get("x-access-level", "")
+                return name, number, user.get("receives_your_dm") is not False, level
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass
+        if not sys.stdin.isatty():
+            raise Problem(USAGE, f"there is no account @{handle} on X; nothing was changed",
+                          "check the spelling, then " + AGAIN)  # fmt: skip
+        say("error", f"there is no account @{handle} on X")
+        handle = named(ask("its right handle: "))[0]
+
+
+def named(words: str) -> list[str]:
+    """Handles from what a person typed; raises Problem."""
+    handles = [word.lstrip("@") for word in words.replace(",", " ").split()]
+    for handle in handles:
+        if not is_handle(handle):
+            raise Problem(USAGE, f"{handle} is not a handle on X",
+                          "a handle has letters, digits and underscores, as in @oncall_1")  # fmt: skip
+    if not handles:
+        raise Problem(USAGE, "no recipient was named", "give at least one handle, as in @oncall")
+    return handles
+
+
+def require_writable(path: str) -> None:
+    """Raise Problem now if the config could not be saved at the end."""
+    directory = os.path.dirname(path)
+    while not os.path.exists(directory):
+        directory = os.path.dirname(directory)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise Problem(CONFIG, f"the config {path} could not be saved: {directory} is not writable",
+                      "run as a user who may write there, or name another place with --config")  # fmt: skip
+
+
+def authorize(args: argparse.Namespace) -> int:
+    path = locate_config(args.config)
+    tweepy_client(dict.fromkeys(KEYS, ""))
+    require_writable(path)
+    config = Config(path, parse_config(path))
+
+    # what a person has to tell; nothing on disk changes before X has said yes to it
+    account = {}
+    for name in KEYS[:2]:
+        known = os.environ.get(f"BIRD_SENTINEL_{name.upper()}") or config.account.get(name)
+        account[name] = known or ask(name.replace("_", " ") + ": ", name.endswith("secret"))
+    wanted = named(" ".join(args.to)) if args.to else []
+    if not wanted and not config.recipients:
+        wanted = named(ask("recipients (handles, with spaces between): "))
+    token, level = walk_pin_flow(*account.values())
+    account["access_token"] = token["oauth_token"]
+    account["access_token_secret"] = token["oauth_token_secret"]
+    account["screen_name"] = token.get("screen_name", "")
+
+    # who they are on X, once, so that a DM costs no look-up
+    client = tweepy_client(account)
+    recipients = {}
+    for handle in wanted:
+        name, number, accepts, told = look_up(client, handle)
+        recipients[name], level = number, told or level
+        if not accepts:
+            say("warning", f"@{name} does not accept DMs from @{account['screen_name']} now")
+            say("hint", f"have @{name} send @{account['screen_name']} a DM first")
+    if level and level != "read-write-directmessages":
+        raise Problem(REFUSED, "the app has no permission to send DMs (its access level is "
+                      f"'{level}'); nothing was changed", PERMISSION_HINT)  # fmt: skip
+
+    parser = parse_config(path)  # anew: it may have been edited meanwhile
+    for section, values in (("account", account), ("recipients", recipients)):
+        if not parser.has_section(section):
+            parser.add_section(section)
+        for name, value in values.items():
+            for old in parser.options(section):
+                if old.lower() == name.lower():
+                    parser.remove_option(section, old)
+            parser.set(section, name, value)
+    try:
+        write_config(path, parser)
+    except OSError as error:
+        raise Problem(CONFIG, f"the config {path} could not be saved: {lower(error)}") from None
+    config = read_config(path)
+    show(f"Authorized as @{account['screen_name']}; the keys are in {path}.")
+    show(swatch_lines(path))
+    return prove(config, test=not args.no_test)
+
+
+def prove(config: Config, test: bool) -> int:
+    """Deliver what was queued, with a test DM to each recipient: the whole way an alert takes."""
+    since = time.time()
+
+    def prepare(queue: Queue) -> tuple[int, list[int]]:
+        adopt_stray(queue, config)
+        queue.forget_waits(forgive=True)
+        rows = []
+        if test:
+            text = f"bird_sentinel is set up: alerts of {config.host} arrive here"
+            rows = queue.add(config.recipients, since, text)
+        return queue.pending() - test, rows
+
+    waiting, rows = use_queue(config, prepare)
+    if waiting:
+        show(f"Delivering what was queued: {plural(waiting)}.")
+    if waiting or test:
+        wake_worker(config.path, config.queue)
+    if rows:
+        watch(config.queue, rows, since)
+        show(f"A test DM was delivered to {at(config.recipients)}.")
+    return DELIVERED
+
+
+def swatch_lines(config_path: str) -> str:
+    """The lines to paste into a swatchrc, with the script's real path."""
+    import shlex
+
+    script = os.path.realpath(sys.argv[0])
+    words = [script] if os.access(script, os.X_OK) else [sys.executable, script]
+    if config_path != os.path.expanduser("~/.config/bird_sentinel/config.ini"):
+        words += ["--config", config_path]
+    command = " ".join(map(shlex.quote, words))
+    return f"""
+Put this line once at the top of your swatchrc:
+
+perlcode 1 $ENV{{SWATCH_LINE}} = $_;
+
+and this one below each watchfor:
+
+    exec '{command} send --no-wait -- "\\$SWATCH_LINE"'
+"""
+
+
+# ---- command line: send, flush, status ---------------------------------------------------------
+
+
+
+def use_queue(config: Config, action: Callable[[Queue], T]) -> T:
+    try:
+        return in_queue(config.queue, action)
+    except (OSError, sqlite3.Error) as error:
+        raise Problem(LOST, f"the queue {config.queue} cannot be used: {lower(error)}",
+                      "make its directory writable, or make room on its disk") from None
+
+
+
+def watch(queue_path: str, rows: list[int], since: float) -> None:
+    """Wait for the rows to be delivered; Problem otherwise."""
+    in_queue(queue_path, lambda queue: await_delivery(queue, rows, since))
+
+
+
+def read_message(words: list[str]) -> tuple[str, int]:
+    """The message from the command line or from standard input, cleaned and no longer than a DM,
+    and how many characters of it are gone."""
+    if words != ["-"] and (words or sys.stdin is None or sys.stdin.isatty()):
+        # the bytes as the caller gave them, whatever the locale takes them for
+        raw = " ".join(words).encode(sys.getfilesystemencoding(), "surrogateescape")
+        text, rest = clean(raw), 0
+    else:
+        file = sys.stdin.buffer
+        text, rest = clean(file.read(1 << 20)), 0
+        while more := file.read(1 << 20):
+            rest += len(more.translate(None, bytes(range(0x80, 0xC0))))  # UTF-8's first bytes
+    if not text.strip():
+        raise Problem(USAGE, "the message is empty", "see: bird_sentinel send --help")
+    text, gone = cut(text, DM_LIMIT)
+    return text, gone + rest
+
+
+def send(args: argparse.Namespace) -> int:
+    since = time.time()
+    text, gone = read_message(args.message)
+    config: Config | None = None
+    trouble = Problem(CONFIG, "")
+    path = queue_path = ""
+    try:
+        path = locate_config(args.config)
+        queue_path = stray_queue(path)
+        config = read_config(path)
+        queue_path = config.queue
+    except Problem as problem:
+        trouble = problem
+    handles = choose(config.recipients, args.to) if config else [
+        name.lstrip("@") for name in args.to or [""]]  # fmt: skip
+    if args.dry_run:
+        alert = Alert(0, since, text, gone)
+        show(compose([alert], config.host if config else short_host_name(), since))
+        return DELIVERED
+
+    # from here on the alert is not lost: on disk first, then all else
+    def accept(queue: Queue) -> tuple[list[int], bool, State]:
+        account = queue.state("")
+        if config and account.status == CONFIG:
+            queue.forget_waits()  # what was wrong with the config has been mended
+            account = queue.state("")
+        now_due = any(max(account.due(since), queue.state(handle).due(since)) <= since
+                      for handle in handles)  # fmt: skip
+        return queue.add(handles, since, text, gone), now_due, account
+
+    try:
+        if not queue_path:
+            raise OSError(None, "there is no place for it")
+        rows, now_due, account = in_queue(queue_path, accept)
+    except (OSError, sqlite3.Error) as error:
+        return deliver_directly(config, trouble, handles, Alert(0, since, text, gone), error)
+    if config is None:
+        again = "" if AGAIN in trouble.hint else "; then: bird_sentinel flush"
+        raise Problem(CONFIG, f"kept in the queue: {trouble.message}", trouble.hint + again)
+    deliver(config, nudge=now_due)
+    if not args.no_wait:
+        watch(queue_path, rows, since)
+        show(f"delivered to {at(handles)}")
+    elif account.status in (REFUSED, CONFIG):
+        say("warning", f"kept in the queue: {account.error}")
+        say("hint", account.hint)
+    return DELIVERED
+
+
+def deliver(config: Config, nudge: bool = True) -> None:
+    """See to it that a worker is at it; where no process can be started, make an attempt here."""
+    try:
+        wake_worker(config.path, config.queue, nudge)
+    except OSError as error:
+        say("warning", f"no worker can be started ({lower(error)}), delivering directly")
+        step = in_queue(config.queue, lambda queue: deliver_due(queue, config.path, Memory()))
+        if step:
+            raise Problem(KEPT, f"kept in the queue: no worker can be started, {lower(error)}",
+                          "when processes can be started again: bird_sentinel flush") from None
+
+
+def deliver_directly(
+    config: Config | None, trouble: Problem, handles: list[str], alert: Alert, error: Exception
+) -> int:
+    """The queue cannot be written, as on a full disk: the alert one wants most.  Send it from here,
+    once; raises Problem with both reasons if that fails too."""
+    stored = f"the alert could not be stored ({lower(error)})"
+    if config is None:
+        raise Problem(LOST, f"{stored} and not be delivered: {trouble.message}", trouble.hint)
+    say("warning", f"{stored}, delivering directly")
+    missed = []
+    try:
+        held = in_queue(config.queue, lambda queue: queue.state(""), create=False)
+    except (OSError, sqlite3.Error):
+        held = State("")
+    for handle in handles:
+        if held.limited and held.due(alert.sent) > alert.sent:
+            outcome = Outcome("limit", held.error)
+        else:
+            try:
+                text = compose([alert], config.host, time.time())
+                outcome, _ = send_dm(config, handle, text)
+            except Problem as problem:
+                outcome = Outcome("config", problem.message, problem.hint)
+        if outcome.kind != "delivered":
+            missed.append((handle, outcome))
+    if missed:
+        names, worst = at(handle for handle, _ in missed), missed[0][1]
+        raise Problem(LOST, f"{stored} and not be delivered to {names}: {worst.error}",
+                      worst.hint or "make room on the disk, or mend its directory")  # fmt: skip
+    show(f"delivered to {at(handles)}")
+    return DELIVERED
+
+
+def flush(args: argparse.Namespace) -> int:
+    since = time.time()
+    config = read_config(locate_config(args.config))
+
+    def prepare(queue: Queue) -> tuple[int, list[int]]:
+        adopt_stray(queue, config)
+        if args.discard_refused:
+            queue.database.execute("DELETE FROM refused")
+        queue.readdress(list(config.recipients))
+        queue.forget_waits()
+        rows = queue.database.execute("SELECT id FROM alert").fetchall()
+        return queue.pending(), [row[0] for row in rows]
+
+    number, rows = use_queue(config, prepare)
+    if not rows:
+        show("nothing is pending")
+        return DELIVERED
+    deliver(config)
+    watch(config.queue, rows, since)
+    show(f"delivered: {plural(number)}")
+    return DELIVERED
+
+
+def status(args: argparse.Namespace) -> int:
+    """One line for a monitor and then the details, or JSON; the exit status says it too."""
+    now, path = time.time(), locate_config(args.config)
+    config, trouble = None, Problem(DELIVERED, "")
+    try:
+        config = read_config(path)
+    except Problem as problem:
+        trouble = problem
+    queue_path = config.queue if config else stray_queue(path)
+    running = worker_runs(queue_path)
+    pending, oldest, newest, coming, last = 0, None, 0.0, None, None
+    failed, refused = State(""), []
+    try:
+        queue = Queue(queue_path, create=False)
+        pending = queue.pending()
+        row = queue.database.execute("SELECT min(sent), max(sent) FROM alert").fetchone()
+        oldest, newest = row[0], row[1] or 0.0
+        states = [queue.state(scope) for scope in ["", *queue.recipients()]]
+        failed = max(states, key=lambda state: (bool(state.error), state.status))
+        dues = [max(states[0].due(now), state.due(now), now) for state in states[1:]]
+        coming = min(dues, default=None)
+        last = queue.one("SELECT max(delivered) FROM state") or None
+        refused = queue.database.execute(
+            "SELECT sent, recipient, text, why FROM refused ORDER BY id").fetchall()  # fmt: skip
+        queue.close()
+    except FileNotFoundError:
+        pass
+    except (OSError, sqlite3.Error) as damage:
+        trouble = Problem(KEPT, f"the queue {queue_path} cannot be read: {lower(damage)}")
+    if config and newest >= now - 1 and not running:
+        deliver(config)  # its sender may have taken our look at the lock for a worker
+
+    error = trouble.message or failed.error or None
+    code = trouble.status or (failed.status or KEPT if pending else DELIVERED)
+    known = Config(path, new_parser()) if config is None else config
+    account = known.account.get("screen_name") or None
+    if args.json:
+        import json
+
+        show(json.dumps({
+            "account": account, "recipients": known.recipients, "pending": pending,
+            "oldest_pending": iso(oldest), "next_attempt": iso(coming), "last_delivery": iso(last),
+            "last_error": error, "worker": running, "config": path, "queue": queue_path,
+        }, indent=2))  # fmt: skip
+        return code
+    since = f"{plural(pending)} pending since {clock(oldest, now)}" if oldest else "nothing pending"
+    show(("ok: " if code == DELIVERED else "problem: " if error else "busy: ") + since
+         + (f": {error}" if error else ""))  # fmt: skip
+    rows = [
+        ("account", f"@{account}" if account else "none"),
+        ("recipients", ", ".join(f"@{n} ({i})" for n, i in known.recipients.items()) or "none"),
+        ("next attempt", clock(coming, now) if coming else "none is due"),
+        ("last delivery", clock(last, now) if last else "never"),
+        ("last error", error or "none"),
+        ("to do", trouble.hint or failed.hint),
+        ("worker", "running" if running else "not running"),
+        ("config", path),
+        ("queue", queue_path),
+    ]
+    for name, value in rows:
+        if value:
+            show(f"{name:<14} {value}")
+    for sent, handle, text, why in refused:
+        show(f"\nput aside, for @{handle}, of {clock(sent, now)}: {why}\n{text}")
+    if refused:
+        show("\nwhen you have read it: bird_sentinel flush --discard-refused")
+    return code
+
+
+def iso(moment: float | None) -> str | None:
+    """ISO 8601 with the local offset."""
+    if moment is None:
+        return None
+    import datetime
+
+    return datetime.datetime.fromtimestamp(moment).astimezone().isoformat(timespec="seconds")
+
+
+STATUSES = """\
+exit status:
+    0  delivered; with --no-wait: safely on disk and a delivery under way
+       status: nothing is pending
+    2  usage, an empty message, or an unknown recipient
+   74  could be neither stored nor delivered: the only case in which an
+       alert is not kept
+   75  kept in the queue, will be retried
+   77  kept; X refuses us until a person acts (re-authorize, permission,
+       credits, recipient)
+   78  kept where it can be; the config is missing, unreadable, unsafe or
+       incomplete
+  130  interrupted
+"""
+
+HELP = {
+    "": """\
+usage: bird_sentinel [--config PATH] COMMAND ...
+
+Sends what your log watcher sees to your phone, as a direct message (DM) on X.
+This script is given the keys of an account: please read it.
+
+commands:
+  authorize   set it up: walk the PIN flow once and save the keys
+  send        send an alert
+  flush       try what is queued now, as after a reboot
+  status      tell what is pending and why
+
+options:
+  --config PATH   use this config, with a queue of its own beside it
+  --version       print the version
+  -h, --help      print this, or with a command what it takes
+
+examples:
+  bird_sentinel authorize --to oncall
+  bird_sentinel send "backup failed on $(hostname)"
+  dmesg | tail -n 5 | bird_sentinel send -
+  bird_sentinel status
+
+in a swatchrc:
+  perlcode 1 $ENV{SWATCH_LINE} = $_;
+  watchfor /Accepted password for root/
+      exec 'bird_sentinel send --no-wait -- "\\$SWATCH_LINE"'
+
+files:
+  ~/.config/bird_sentinel/config.ini   the keys, mode 0600
+  ~/.config/bird_sentinel/queue.db     the alerts that are pending
+
+environment:
+  BIRD_SENTINEL_CONFIG    the config, where --config names none
+  BIRD_SENTINEL_CONSUMER_KEY, BIRD_SENTINEL_CONSUMER_SECRET
+                          the app's keys, for authorize
+  HTTPS_PROXY, REQUESTS_CA_BUNDLE
+                          as python-requests takes them
+
+""" + STATUSES,
+    "authorize": """\
+usage: bird_sentinel authorize [--to HANDLE]... [--no-test]
+
+Connects an account on X with this machine, once.  Asks for the consumer key
+and secret of your app, unless the config or the environment has them, and for
+the recipients; prints a page to open; asks for the PIN which that page gives;
+saves the keys, and sends each recipient a test DM.  Then what was queued is
+delivered.  Where standard input is no terminal, each answer is a line of it,
+in the order asked: consumer key, consumer secret, recipients, PIN.
+
+options:
+  --to HANDLE     add a recipient; may be repeated
+  --no-test       send no test DM
+  --config PATH   save the keys in this file
+  -h, --help      print this
+
+example:
+  bird_sentinel authorize --to oncall --to second
+
+""" + STATUSES,
+    "send": """\
+usage: bird_sentinel send [--to HANDLE]... [--no-wait] [--dry-run] [--]
+                          [MESSAGE...]
+
+Sends MESSAGE, its words joined by one space, as a DM to all recipients.  With
+- for it, or with none where standard input is no terminal, the message is what
+comes on standard input.  Put -- before a message that may begin with a dash.
+
+options:
+  --to HANDLE     send to this one of the configured recipients; may be
+                  repeated
+  --no-wait       return as soon as the alert is on disk
+  --dry-run       print the DM instead of sending it; needs no config
+  --config PATH   use this config
+  -h, --help      print this
+
+examples:
+  bird_sentinel send --to oncall "disk array degraded"
+  /etc/cron.daily/backup 2>&1 | bird_sentinel send -
+
+""" + STATUSES,
+    "flush": """\
+usage: bird_sentinel flush [--discard-refused]
+
+Tries what is queued now, without regard to our own back-off, but never before
+the time that X's rate limit names.  For @reboot in cron, or by hand.
+
+options:
+  --discard-refused   forget the alerts that X refused for their content,
+                      which status shows
+  --config PATH       use this config
+  -h, --help          print this
+
+example:
+  @reboot bird_sentinel flush
+
+""" + STATUSES,
+    "status": """\
+usage: bird_sentinel status [--json]
+
+Tells account, recipients, how many alerts are pending and since when, when the
+next attempt is due, the last delivery and the last error.  The first line and
+the exit status are enough for a monitor.
+
+options:
+  --json          print an object: account, recipients, pending,
+                  oldest_pending, next_attempt, last_delivery, last_error,
+                  worker, config, queue
+  --config PATH   of this config
+  -h, --help      print this
+
+example:
+  bird_sentinel status --json
+
+""" + STATUSES,
+}  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with our help and our voice."""
+
+    def format_help(self) -> str:
+        return HELP[self.prog.partition(" ")[2]]
+
+    def error(self, message: str) -> NoReturn:
+        raise Problem(USAGE, message, f"see: {self.prog} --help")
+
+
+def command_line() -> Parser:
+    # --config is taken on both sides of the command; the later one counts
+    parser = Parser(prog="bird_sentinel", allow_abbrev=False)
+    parser.add_argument("--config")
+    parser.add_argument("--version", action="version", version=f"bird_sentinel {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for action in (authorize, send, flush, status):
+        command = commands.add_parser(action.__name__, allow_abbrev=False)
+        command.set_defaults(action=action)
+        command.add_argument("--config", default=argparse.SUPPRESS)
+        if action in (authorize, send):
+            command.add_argument("--to", action="append", metavar="HANDLE")
+        if action is authorize:
+            command.add_argument("--no-test", action="store_true")
+        elif action is send:
+            command.add_argument("--no-wait", action="store_true")
+            command.add_argument("--dry-run", action="store_true")
+            command.add_argument("message", nargs="*", metavar="MESSAGE")
+        elif action is flush:
+            command.add_argument("--discard-refused", action="store_true")
+        else:
+            command.add_argument("--json", action="store_true")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.  Returns its exit status; errors are told on standard error."""
+    os.umask(0o077)
+    for descriptor in (0, 1, 2):  # a caller may have closed them, and no file of ours may get one
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    words = list(sys.argv[1:] if argv is None else argv)
+    # what follows -- is message and nothing else, in every version of argparse
+    end = words.index("--") if "--" in words else len(words)
+    try:
+        args = command_line().parse_args(words[:end])
+        if words[end + 1 :]:
+            if args.action is not send:
+                raise Problem(USAGE, f"{args.command} takes no message")
+            args.message += words[end + 1 :]
+        return int(args.action(args))
+    except Problem as problem:
+        say("error", problem.message)
+        if problem.hint:
+            say("hint", problem.hint)
+        return problem.status
+    except KeyboardInterrupt:
+        say("error", "interrupted")
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -53,6 +53,7 @@ KEPT_KINDS = 11_000  # and beyond this nothing: it is counted
 
 RETRY = (1.0, 300.0)  # seconds, doubling from the first to the second: the network, X's own faults
 SLOW = (900.0, 3600.0)  # the same, where a person has to act
+LEEWAY = (1.5, 1.5)  # beyond a reset, told in whole seconds; not all hosts at the same instant
 SHARE = 60.0  # seconds a DM where X does not tell its limit: 15 in 15 minutes
 DAY = 86400.0  # no limit of X is longer than this, so no wait is
 CONNECT, TOTAL = 10.0, 25.0  # seconds for a connection, and for a whole call to X
@@ -249,7 +250,8 @@ class Queue:
         new = create and not os.path.exists(path)
         # ours is closed before SQLite opens the file: a later close would drop SQLite's locks
         descriptor = open_private(path, os.O_RDWR | (os.O_CREAT if create else 0))
-        os.fchmod(descriptor, 0o600)
+        if os.fstat(descriptor).st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
         os.close(descriptor)
         if new:
             sync_directory(path)
@@ -258,12 +260,13 @@ class Queue:
         self.database.execute("PRAGMA journal_mode = TRUNCATE")
         self.database.execute("PRAGMA synchronous = FULL")
         tables = "SELECT count(*) FROM sqlite_master WHERE name IN ('alert', 'refused', 'state')"
-        if self.one(tables) == 0:
+        found = self.one(tables)
+        if found == 0:
             with self:
                 for statement in SCHEMA if self.one(tables) == 0 else ():
                     self.database.execute(statement)
-        elif self.one(tables) != 3:
-            raise sqlite3.DatabaseError("not one of our queues")
+        elif found != 3:
+            raise sqlite3.DatabaseError("it is not one of ours")
 
     def close(self) -> None:
         self.database.close()
@@ -360,16 +363,19 @@ class Queue:
 
     def store(self, state: State) -> None:
         values = [getattr(state, name) for name in STATE]
-        self.database.execute(
-            f"REPLACE INTO state ({', '.join(STATE)}) VALUES ({', '.join('?' * len(STATE))})", values
-        )
+        marks = ", ".join("?" * len(STATE))
+        self.database.execute(f"REPLACE INTO state ({', '.join(STATE)}) VALUES ({marks})", values)
 
-    def forget_waits(self, forgive: bool = False) -> None:
-        """Make all due now, but for what X's own limit holds; `forgive` forgets the errors too."""
-        waits = "UPDATE state SET wait = 0"
-        if forgive:
-            waits += ", status = 0, failures = 0, error = '', hint = ''"
-        self.database.execute(waits + " WHERE NOT limited")
+    def forget_waits(self) -> None:
+        """Make all due now, but for what X's own limit holds."""
+        self.database.execute("UPDATE state SET wait = 0 WHERE NOT limited")
+
+    def forget_errors(self) -> None:
+        """Begin anew with X, as after `authorize`, but for what its own limit holds."""
+        self.database.execute(
+            "UPDATE state SET wait = 0, status = 0, failures = 0, error = '', hint = ''"
+            " WHERE status <> 0 AND NOT limited"
+        )
 
 
 def in_queue(path: str, action: Callable[[Queue], T], create: bool = True) -> T:
@@ -514,7 +520,7 @@ def parse_config(path: str) -> configparser.ConfigParser:
         except configparser.Error as error:  # whose own words may quote a key
             line = getattr(error, "lineno", None) or getattr(error, "errors", [("?", "")])[0][0]
             raise Problem(CONFIG, f"the config {path} has an error in line {line}",
-                          "it is made of [section] lines and of name = value lines") from None  # fmt: skip
+                          "it has [section] lines and name = value lines") from None  # fmt: skip
         except OSError as error:
             raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}") from None
     return parser
@@ -535,7 +541,7 @@ def read_config(path: str) -> Config:
                       "name them: bird_sentinel authorize --to HANDLE")  # fmt: skip
     for handle, number in config.recipients.items():
         if not is_handle(handle) or not (number.isascii() and number.isdigit()):
-            raise Problem(CONFIG, f"the config {path} has a recipient that is not handle = number",
+            raise Problem(CONFIG, f"the config {path} has a recipient that is no handle = number",
                           "have the ids looked up: bird_sentinel authorize --to HANDLE")  # fmt: skip
     return config
 
@@ -840,6 +846,7 @@ MEANINGS: tuple[tuple[int | str, str, str, str], ...] = (
      APP_HINT + "set any callback URL, such as https://example.com/"),
     (349, "recipient", "the recipient does not accept DMs from the sentinel's account", UNWILLING),
     (150, "recipient", "the recipient does not accept DMs from the sentinel's account", UNWILLING),
+    (476, "recipient", "the recipient does not accept DMs from the sentinel's account", UNWILLING),
     ("permission to dm", "recipient",
      "the recipient does not accept DMs from the sentinel's account", UNWILLING),
     (354, "content", "X finds the DM too long", ""),
@@ -869,7 +876,7 @@ def complaints(body: bytes) -> tuple[set[int], str]:
         if isinstance(part, dict):
             if isinstance(part.get("code"), int):
                 codes.add(part["code"])
-            words += [part[key] for key in ("title", "detail", "message", "type")
+            words += [part[key] for key in ("title", "detail", "message", "reason", "type")
                       if isinstance(part.get(key), str)]  # fmt: skip
     return codes, "; ".join(dict.fromkeys(words))
 
@@ -895,7 +902,7 @@ def judge(answer: Answer) -> Outcome:
     if status in BY_STATUS:
         return Outcome(*BY_STATUS[status], said)
     return Outcome("account", f"X refuses the DM for a reason of its own (HTTP {status})",
-                   "look X's words up, or the state of the app in X's developer portal", said)  # fmt: skip
+                   "see the app's state in X's developer portal", said)  # fmt: skip
 
 
 def tweepy_client(account: Mapping[str, str]) -> Any:
@@ -928,37 +935,37 @@ def send_dm(config: Config, handle: str, text: str) -> tuple[Outcome, Mapping[st
 
 
 
-def note_failure(
-    queue: Queue, scope: str, outcome: Outcome, headers: Mapping[str, str]
-) -> None:
+def note_failure(queue: Queue, scope: str, outcome: Outcome, headers: Mapping[str, str]) -> None:
     """Record why the account or a recipient has to wait, and how long."""
     now, state = time.time(), queue.state(scope)
     state.failures = state.failures + 1 if state.status == outcome.status else 1
     state.status, state.limited = outcome.status, int(outcome.kind == "limit")
     state.error, state.hint, state.at = outcome.error, outcome.hint, now
     if outcome.kind == "limit":
-        # a second more, as X tells whole ones; not all hosts of an account at the same instant
-        state.wait = limit_wait(headers, now, state.failures) + back_off((1.5, 1.5), 1)
+        state.wait = limit_wait(headers, now, state.failures) + back_off(LEEWAY, 1)
     else:
-        state.wait = back_off(RETRY if outcome.status == KEPT else SLOW, state.failures)
+        state.wait = back_off(SLOW if outcome.status == REFUSED else RETRY, state.failures)
     queue.store(state)
     whom = f"for @{scope}: " if scope else ""
     report(f"{whom}{outcome.words}; next attempt in {state.wait:.0f} s")
 
 
-def note_delivery(queue: Queue, handle: str, headers: Mapping[str, str], sharers: int) -> None:
-    """Record a DM that X took: the errors are over, and the next one to the recipient waits."""
-    now, account, state = time.time(), State(""), queue.state(handle)
-    account.at = account.delivered = now
-    account.wait = exhausted(headers, now)
+def note_answer(queue: Queue, headers: Mapping[str, str]) -> None:
+    """Record that X deals with the account: its errors are over, but its limit may be reached."""
+    account, now = State(""), time.time()
+    account.at, account.wait = now, exhausted(headers, now)
     if account.wait:
-        account.wait, account.limited = account.wait + back_off((1.5, 1.5), 1), 1
-    new = State(handle)
-    new.burst = state.burst + 1 if 0 <= now - state.delivered <= 2 * state.share else 1
-    new.share = fair_share(headers, now) * sharers
-    new.at, new.wait, new.delivered = now, pace(new.burst, new.share), now
+        account.wait, account.limited = account.wait + back_off(LEEWAY, 1), 1
     queue.store(account)
-    queue.store(new)
+
+
+def note_delivery(queue: Queue, handle: str, headers: Mapping[str, str], sharers: int) -> None:
+    """Record a DM that X took: the recipient's errors are over, and its next one has to wait."""
+    now, before, state = time.time(), queue.state(handle), State(handle)
+    state.burst = before.burst + 1 if 0 <= now - before.delivered <= 2 * before.share else 1
+    state.share = fair_share(headers, now) * sharers
+    state.at, state.wait, state.delivered = now, pace(state.burst, state.share), now
+    queue.store(state)
 
 
 class Memory:
@@ -974,12 +981,9 @@ def deliver_due(queue: Queue, config_path: str, memory: Memory) -> float | None:
     """Make the one attempt that is due and has waited longest.  Returns the seconds until the
     next; None when nothing is pending."""
     if memory.told:
-        try:
-            with queue:
-                queue.settle(memory.told.values())
+        with contextlib.suppress(sqlite3.OperationalError), queue:  # else it is not told again
+            queue.settle(memory.told.values())
             memory.told.clear()
-        except sqlite3.OperationalError:
-            pass  # not now: it must not be told again, but new alerts must
     if not queue.one("SELECT 1 FROM alert LIMIT 1"):
         return None
     now = time.time()
@@ -990,61 +994,66 @@ def deliver_due(queue: Queue, config_path: str, memory: Memory) -> float | None:
         config = read_config(config_path)
         adopt_stray(queue, config)
         queue.readdress(list(config.recipients))
-        waits = []
+        waits = [60.0]
         for state in sorted(map(queue.state, queue.recipients()), key=lambda state: state.at):
+            if state.due(now) > now:
+                waits.append(state.due(now) - now)
+                continue
             alerts = [a for a in queue.alerts(state.scope) if a.id not in memory.told]
-            if alerts and state.due(now) <= now:
+            if alerts:
                 attempt(queue, config, state.scope, alerts, memory)
                 return 0.0
-            waits.append(state.due(now) - now if alerts else 60.0)
-        return min(waits, default=0.0)
+        return min(waits)
     except Problem as problem:
         note_failure(queue, "", Outcome("config", problem.message, problem.hint), {})
         return 0.0
 
 
-def attempt(
-    queue: Queue, config: Config, handle: str, alerts: list[Alert], memory: Memory
-) -> None:
+def attempt(queue: Queue, config: Config, handle: str, alerts: list[Alert], memory: Memory) -> None:
     """Send one recipient a DM of all its alerts, or of those in which a refused one is sought."""
     suspects = min(memory.suspects.pop(handle, 0), len(alerts))
     if suspects:
         alerts = alerts[: max(1, suspects // 2)]
-    text = compose(alerts, config.host, time.time())
-    outcome, headers = send_dm(config, handle, text)
-    refusal = outcome
-    if outcome.kind == "content":
-        if len(alerts) > 1:
-            # somewhere in here: seek it at once, so that it holds up the others no longer
-            memory.suspects[handle] = len(alerts)
-            state = queue.state(handle)
-            state.at, state.wait = time.time(), 0.0
-            queue.store(state)
-            return
+    outcome, headers = send_dm(config, handle, compose(alerts, config.host, time.time()))
+    refusal = outcome if outcome.kind == "content" else None
+    if refusal and len(alerts) > 1:
+        # one in here: seek it at once, so that it holds up the others no longer
+        memory.suspects[handle] = len(alerts)
+        state = queue.state(handle)
+        state.at, state.wait = time.time(), 0.0
+        queue.store(state)
+        note_answer(queue, headers)
+        return
+    if refusal:
         # only if X takes a notice in its place is it the text that X refuses
-        notice = (f"an alert of {clock(alerts[0].sent, time.time())} was refused by X and is"
-                  " put aside; to read it, run there: bird_sentinel status")  # fmt: skip
-        notice_alert = Alert(0, time.time(), notice)
-        outcome, headers = send_dm(config, handle, compose([notice_alert], config.host, time.time()))
+        now = time.time()
+        text = (f"an alert of {clock(alerts[0].sent, now)} was refused by X and is put aside; to"
+                " read it, run there: bird_sentinel status")  # fmt: skip
+        notice = compose([Alert(0, now, text)], config.host, now)
+        outcome, headers = send_dm(config, handle, notice)
         if outcome.kind == "content":
             outcome = Outcome("account", refusal.words, "see X's developer portal", refusal.said)
     if outcome.kind == "delivered":
         try:
             with queue:
-                if refusal is not outcome:
+                if refusal:
                     queue.put_aside(alerts[0], refusal.error)
-                    report(f"@{handle}: {refusal.words}; an alert was put aside")
                 else:
                     queue.settle(alerts)
+                note_answer(queue, headers)
                 note_delivery(queue, handle, headers, len(config.recipients))
         except sqlite3.OperationalError:
             memory.told.update((alert.id, alert) for alert in alerts)
             raise
         if suspects > len(alerts):
             memory.suspects[handle] = suspects - len(alerts)
-        report(f"{sum(a.count for a in alerts)} alerts delivered to @{handle} in one DM")
+        number = plural(sum(alert.count for alert in alerts))
+        report(f"{number} for @{handle}: " + (refusal.words if refusal else "delivered in one DM"))
+    elif outcome.kind == "recipient":
+        note_answer(queue, headers)
+        note_failure(queue, handle, outcome, headers)
     else:
-        note_failure(queue, handle if outcome.kind == "recipient" else "", outcome, headers)
+        note_failure(queue, "", outcome, headers)
 
 
 def run_worker(config_path: str, queue_path: str, lock: int) -> None:
@@ -1118,10 +1127,11 @@ def detach(task: Callable[[], None], lock: int) -> NoReturn:
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and int(name) != lock:
+        names = os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd") else range(4096)
+        for descriptor in map(int, names):
+            if descriptor > 2 and descriptor != lock:
                 with contextlib.suppress(OSError):  # the listing's own is closed already
-                    os.close(int(name))
+                    os.close(descriptor)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -1151,37 +1161,35 @@ def await_delivery(queue: Queue, rows: list[int], since: float) -> None:
     """Wait until the rows are delivered or it is known that they have to wait.  Raises Problem,
     whose status is the worst of the recipients', with the names of those who did not get it."""
     deadline = time.monotonic() + PATIENCE
-    marks = ", ".join("?" * len(rows))
+    ours = f"id BETWEEN {min(rows)} AND {max(rows)}"
     while True:
-        waiting = queue.database.execute(
-            f"SELECT DISTINCT recipient FROM alert WHERE id IN ({marks})", rows
-        ).fetchall()
-        now, account, held = time.time(), queue.state(""), []
-        for (handle,) in waiting:
+        waiting = queue.database.execute(f"SELECT DISTINCT recipient FROM alert WHERE {ours}")
+        held, missing = [], [row[0] for row in waiting]
+        now, account = time.time(), queue.state("")
+        for handle in missing:
             # the worse of what is known of the account and of this recipient
             state = max(account, queue.state(handle), key=lambda state: (state.status, state.at))
             due = max(account.due(now), queue.state(handle).due(now))
             if (state.status and state.at >= since) or due > now + 8:
-                held.append((handle, state, due))
-        if len(held) == len(waiting) or time.monotonic() > deadline:
+                held.append((state.status, state, due))
+        if len(held) == len(missing) or time.monotonic() > deadline:
             break
         time.sleep(0.03)
-    refused = queue.database.execute(
-        f"SELECT recipient, why FROM refused WHERE id IN ({marks})", rows
-    ).fetchall()
-    if refused:
-        raise Problem(REFUSED, f"put aside: {refused[0][1]}", "to read it: bird_sentinel status")
-    if not waiting:
+    why = queue.one(f"SELECT why FROM refused WHERE {ours}")
+    if why:
+        raise Problem(REFUSED, f"put aside: {why}", "to read it: bird_sentinel status")
+    if not missing:
         return
-    names = ", ".join("@" + handle if handle else "all recipients" for (handle,) in waiting)
-    if not held:
+    names = at(missing)
+    if len(held) < len(missing):
         raise Problem(KEPT, f"kept in the queue for {names}: X has not answered yet",
-                      "it is sent as soon as it does; see: bird_sentinel status")  # fmt: skip
-    _, state, due = max(held, key=lambda entry: entry[1].status)
+                      "it is sent as soon as X does; see: bird_sentinel status")  # fmt: skip
+    status, state, due = max(held, key=lambda entry: entry[0])
     error = state.error or "the next DM has to wait for X's limit"
-    retry = f"the next attempt is at {clock(due, time.time())}"
-    raise Problem(state.status or KEPT, f"kept in the queue for {names}: {error}",
+    retry = f"the next attempt is at {clock(due, now)}"
+    raise Problem(status or KEPT, f"kept in the queue for {names}: {error}",
                   f"{state.hint}; {retry}" if state.hint else retry)  # fmt: skip
+
 
 # ---- authorize: once, with a PIN ---------------------------------------------------------------
 
@@ -1202,63 +1210,56 @@ def ask(question: str, hidden: bool = False) -> str:
     return answer.strip()
 
 
-def call_x(session: Any, call: Callable[[], object], doing: str) -> Answer:
-    """A call to X on the way to an authorization; raises Problem where X does not say yes."""
-    answer = ask_x(session, call)
-    outcome = judge(answer)
-    if outcome.kind == "delivered":
-        return answer
-    if outcome.status == KEPT:
-        raise Problem(KEPT, f"{doing}: {outcome.error}", "try again later: bird_sentinel authorize")
-    raise Problem(REFUSED, f"{doing}: {outcome.error}", outcome.hint)
-
-
 def walk_pin_flow(consumer_key: str, consumer_secret: str) -> tuple[dict[str, str], str]:
     """OAuth 1.0a with a PIN (docs.x.com, "PIN-based OAuth"; RFC 5849 section 2).  Returns X's
     answer — oauth_token, oauth_token_secret, user_id, screen_name — and the token's access level,
     '' if untold.  Raises Problem."""
+    from functools import partial
     from urllib.parse import parse_qsl
+    from urllib.parse import quote as quote_url
 
     from requests_oauthlib import OAuth1Session  # tweepy's own; its handler drops the screen name
 
     for left in (2, 1, 0):
-        session = OAuth1Session(consumer_key, consumer_secret, callback_uri="oob")
-        answer = ask_x(session, lambda: session.fetch_request_token(f"{API}/oauth/request_token"))
+        first = OAuth1Session(consumer_key, consumer_secret, callback_uri="oob")
+        answer = ask_x(first, partial(first.fetch_request_token, f"{API}/oauth/request_token"))
         outcome = judge(answer)
         token = dict(parse_qsl(answer.body.decode("ascii", "replace")))
         if answer.status == 401 and outcome.hint == AGAIN:
             raise Problem(REFUSED, "X does not accept the consumer key and secret",
-                          "copy both anew from the app's keys and tokens page in X's developer portal")
-        if outcome.kind != "delivered":
-            raise Problem(outcome.status, f"no URL to authorize at: {outcome.error}", outcome.hint)
-        if "oauth_token" not in token:
-            raise Problem(KEPT, "no URL to authorize at: X's answer cannot be read", "try again later")
+                          "copy both anew from the app's keys and tokens in X's developer portal")
+        if outcome.kind != "delivered" or "oauth_token" not in token:
+            raise Problem(outcome.status or KEPT, "no page to authorize at: "
+                          + (outcome.error or "X's answer cannot be read"),
+                          outcome.hint or "try again later: bird_sentinel authorize")  # fmt: skip
         show("As the account that is to send the alerts, open this page and authorize the app:")
-        show(f"  {API}/oauth/authorize?oauth_token={token['oauth_token']}")
+        show(f"  {API}/oauth/authorize?oauth_token={quote_url(token['oauth_token'])}")
         pin = "".join(ask("PIN: ").split())
-        session = OAuth1Session(consumer_key, consumer_secret, token["oauth_token"],
-                                token.get("oauth_token_secret", ""), verifier=pin)
-        answer = ask_x(session, lambda: session.fetch_access_token(f"{API}/oauth/access_token"))
+        second = OAuth1Session(consumer_key, consumer_secret, token["oauth_token"],
+                               token.get("oauth_token_secret", ""), verifier=pin or "none")
+        answer = ask_x(second, partial(second.fetch_access_token, f"{API}/oauth/access_token"))
         outcome = judge(answer)
         token = dict(parse_qsl(answer.body.decode("utf-8", "replace")))
-        if outcome.kind == "delivered" and token.get("oauth_token") and token.get("oauth_token_secret"):
+        if outcome.kind == "delivered" and token.keys() >= {"oauth_token", "oauth_token_secret"}:
             return token, answer.headers.get("x-access-level", "")
-        if outcome.kind in ("delivered", "retry", "limit"):
-            raise Problem(KEPT, f"the PIN could not be exchanged: {outcome.error or 'unreadable'}",
-                          "try again: bird_sentinel authorize")
+        if outcome.status != REFUSED:
+            raise Problem(KEPT, "the PIN could not be exchanged: "
+                          + (outcome.error or "X's answer cannot be read"),
+                          "try again: bird_sentinel authorize")  # fmt: skip
         say("error", "X does not accept this PIN" + (", here is a new page" if left else ""))
     raise Problem(REFUSED, "three PINs were not accepted; nothing was changed", AGAIN)
+
 
 def look_up(client: Any, handle: str) -> tuple[str, str, bool, str]:
     """A recipient's handle as X spells it, numeric id, whether it takes our DMs (docs.x.com, user
     field receives_your_dm), and our token's access level.  Asks again at a terminal for a handle
     that X does not know; raises Problem."""
     import json
+    from functools import partial
 
     while True:
-        session = client.session
-        answer = ask_x(session, lambda: client.get_user(
-            username=handle, user_fields=["receives_your_dm"], user_auth=True))  # fmt: skip
+        answer = ask_x(client.session, partial(
+            client.get_user, username=handle, user_fields=["receives_your_dm"], user_auth=True))
         outcome = judge(answer)
         if outcome.kind != "delivered" and answer.status not in (400, 404):
             raise Problem(outcome.status, f"@{handle} could not be looked up: {outcome.error}",
@@ -1284,7 +1285,7 @@ def named(words: str) -> list[str]:
     for handle in handles:
         if not is_handle(handle):
             raise Problem(USAGE, f"{handle} is not a handle on X",
-                          "a handle has letters, digits and underscores, as in @oncall_1")  # fmt: skip
+                          "a handle is letters, digits and underscores: @oncall_1")  # fmt: skip
     if not handles:
         raise Problem(USAGE, "no recipient was named", "give at least one handle, as in @oncall")
     return handles
@@ -1297,7 +1298,7 @@ def require_writable(path: str) -> None:
         directory = os.path.dirname(directory)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise Problem(CONFIG, f"the config {path} could not be saved: {directory} is not writable",
-                      "run as a user who may write there, or name another place with --config")  # fmt: skip
+                      "run as who may write there, or name another with --config")  # fmt: skip
 
 
 def authorize(args: argparse.Namespace) -> int:
@@ -1357,7 +1358,7 @@ def prove(config: Config, test: bool) -> int:
 
     def prepare(queue: Queue) -> tuple[int, list[int]]:
         adopt_stray(queue, config)
-        queue.forget_waits(forgive=True)
+        queue.forget_errors()
         rows = []
         if test:
             text = f"bird_sentinel is set up: alerts of {config.host} arrive here"
@@ -1456,7 +1457,7 @@ def send(args: argparse.Namespace) -> int:
     def accept(queue: Queue) -> tuple[list[int], bool, State]:
         account = queue.state("")
         if config and account.status == CONFIG:
-            queue.forget_waits()  # what was wrong with the config has been mended
+            queue.forget_errors()  # what was wrong with the config has been mended
             account = queue.state("")
         now_due = any(max(account.due(since), queue.state(handle).due(since)) <= since
                       for handle in handles)  # fmt: skip
@@ -1825,6 +1826,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("error", "interrupted")
         return INTERRUPTED
+    except Exception as error:  # a fault of ours, which no caller should meet as a traceback
+        say("error", f"unexpected: {type(error).__name__}: {lower(error)}")
+        return LOST
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ SCHEMA = (
     error TEXT, hint TEXT, burst INTEGER, share REAL, delivered REAL)""",
 )
 STATE = ("scope", "status", "limited", "failures", "at", "wait", "error", "hint", "burst", "share",
-         "delivered")  # fmt: skip
+         "delivered")
 NOT_KEPT = f"(more than {KEPT_ALERTS:,} alerts were pending: this one is counted, not quoted)"
 
 
@@ -469,7 +469,7 @@ def locate_config(given: str | None) -> str:
         return os.path.join(base, "bird_sentinel", "config.ini")
     except (KeyError, OSError) as error:
         raise Problem(CONFIG, f"no place for a config can be found ({error})",
-                      "name one by an absolute path, with --config") from None  # fmt: skip
+                      "name one by an absolute path, with --config") from None
 
 
 def stray_queue(config_path: str) -> str:
@@ -499,20 +499,20 @@ def parse_config(path: str) -> configparser.ConfigParser:
     except OSError as error:
         if os.path.islink(path):
             raise Problem(CONFIG, f"the config {path} is a symbolic link, which is not safe",
-                          f"put the file itself there: rm {path}") from None  # fmt: skip
+                          f"put the file itself there: rm {path}") from None
         raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}",
-                      f"see who may read it: ls -ld {path}") from None  # fmt: skip
+                      f"see who may read it: ls -ld {path}") from None
     with open(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise Problem(CONFIG, f"the config {path} is not a regular file",
-                          f"move it away: mv {path} {path}.aside")  # fmt: skip
+                          f"move it away: mv {path} {path}.aside")
         if found.st_uid not in (os.geteuid(), 0):
             raise Problem(CONFIG, f"the config {path} belongs to another user",
-                          f"if it is yours: chown {os.geteuid()} {path}")  # fmt: skip
+                          f"if it is yours: chown {os.geteuid()} {path}")
         if found.st_mode & 0o077:
             raise Problem(CONFIG, f"the config {path} can be read or written by others",
-                          f"run: chmod 600 {path}")  # fmt: skip
+                          f"run: chmod 600 {path}")
         try:
             parser.read_string(file.read().decode("utf-8"))
         except UnicodeDecodeError:
@@ -520,7 +520,7 @@ def parse_config(path: str) -> configparser.ConfigParser:
         except configparser.Error as error:  # whose own words may quote a key
             line = getattr(error, "lineno", None) or getattr(error, "errors", [("?", "")])[0][0]
             raise Problem(CONFIG, f"the config {path} has an error in line {line}",
-                          "it has [section] lines and name = value lines") from None  # fmt: skip
+                          "it has [section] lines and name = value lines") from None
         except OSError as error:
             raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}") from None
     return parser
@@ -538,11 +538,11 @@ def read_config(path: str) -> Config:
             raise Problem(CONFIG, f"the config {path} {missing} {name} in [account]", AGAIN)
     if not config.recipients:
         raise Problem(CONFIG, f"the config {path} has nobody in [recipients]",
-                      "name them: bird_sentinel authorize --to HANDLE")  # fmt: skip
+                      "name them: bird_sentinel authorize --to HANDLE")
     for handle, number in config.recipients.items():
         if not is_handle(handle) or not (number.isascii() and number.isdigit()):
             raise Problem(CONFIG, f"the config {path} has a recipient that is no handle = number",
-                          "have the ids looked up: bird_sentinel authorize --to HANDLE")  # fmt: skip
+                          "have the ids looked up: bird_sentinel authorize --to HANDLE")
     return config
 
 
@@ -578,7 +578,7 @@ def choose(recipients: Iterable[str], wanted: list[str] | None) -> list[str]:
     for name in wanted:
         if name.lstrip("@").lower() not in known:
             raise Problem(USAGE, f"unknown recipient {name}",
-                          "configured are: " + ", ".join(known.values()))  # fmt: skip
+                          "configured are: " + ", ".join(known.values()))
     return list(dict.fromkeys(known[name.lstrip("@").lower()] for name in wanted))
 
 
@@ -703,7 +703,7 @@ def compose(alerts: list[Alert], host: str, now: float) -> str:
     host = cut(host, 64)[0]
     if len(alerts) == 1 and alerts[0].count == 1:
         return quote(f"[{host} {clock(alerts[0].sent, now)}] ", alerts[0].text, alerts[0].gone,
-                     DM_LIMIT)  # fmt: skip
+                     DM_LIMIT)
     groups: dict[str, Group] = {}
     for alert in alerts:
         groups.setdefault(shape(alert.text), Group(alert)).add(alert)
@@ -714,7 +714,7 @@ def compose(alerts: list[Alert], host: str, now: float) -> str:
 
     total = sum(alert.count for alert in alerts)
     head = (f"[{host}] {total:,} alerts, {clock(min(a.sent for a in alerts), now)}"
-            f" to {clock(max(a.last for a in alerts), now)}")  # fmt: skip
+            f" to {clock(max(a.last for a in alerts), now)}")
     room = DM_LIMIT - size(head) - 120  # for the line that sums up the rest
     share = max(400, room // len(groups))
     if sum(size(alert.text) for group in groups.values() for alert in group.alerts) < room:
@@ -727,7 +727,7 @@ def compose(alerts: list[Alert], host: str, now: float) -> str:
         shown.append(groups[form])
     if all(group.count <= len(group.alerts) for group in shown):
         rank = [(alert.id, line) for group in shown
-                for alert, line in zip(group.alerts, group.lines(now, share))]  # fmt: skip
+                for alert, line in zip(group.alerts, group.lines(now, share))]
         lines = [line for _, line in sorted(rank)]
     else:
         shown.sort(key=lambda group: (group.count, group.sent))
@@ -736,7 +736,7 @@ def compose(alerts: list[Alert], host: str, now: float) -> str:
     if rest:
         number = sum(group.count for group in rest)
         lines.append(f"and {number:,} more of {len(rest):,} commoner kinds, last"
-                     f" {clock(max(group.last for group in rest), now)}")  # fmt: skip
+                     f" {clock(max(group.last for group in rest), now)}")
     return "\n".join([head, *lines])
 
 # ---- X: every call bounded, every answer understood --------------------------------------------
@@ -851,7 +851,7 @@ MEANINGS: tuple[tuple[int | str, str, str, str], ...] = (
      "the recipient does not accept DMs from the sentinel's account", UNWILLING),
     (354, "content", "X finds the DM too long", ""),
     (151, "content", "X refuses the text of the DM", ""),
-)  # fmt: skip
+)
 BY_STATUS = {
     400: ("content", "X refuses the text of the DM", ""),
     401: ("account", "X does not accept our keys", AGAIN),
@@ -877,7 +877,7 @@ def complaints(body: bytes) -> tuple[set[int], str]:
             if isinstance(part.get("code"), int):
                 codes.add(part["code"])
             words += [part[key] for key in ("title", "detail", "message", "reason", "type")
-                      if isinstance(part.get(key), str)]  # fmt: skip
+                      if isinstance(part.get(key), str)]
     return codes, "; ".join(dict.fromkeys(words))
 
 
@@ -902,7 +902,7 @@ def judge(answer: Answer) -> Outcome:
     if status in BY_STATUS:
         return Outcome(*BY_STATUS[status], said)
     return Outcome("account", f"X refuses the DM for a reason of its own (HTTP {status})",
-                   "see the app's state in X's developer portal", said)  # fmt: skip
+                   "see the app's state in X's developer portal", said)
 
 
 def tweepy_client(account: Mapping[str, str]) -> Any:
@@ -924,7 +924,7 @@ def send_dm(config: Config, handle: str, text: str) -> tuple[Outcome, Mapping[st
     """Give one DM to X.  Returns what became of it, and the headers of X's answer."""
     client = tweepy_client(config.account)
     answer = ask_x(client.session, lambda: client.create_direct_message(
-        participant_id=config.recipients[handle], text=text))  # fmt: skip
+        participant_id=config.recipients[handle], text=text))
     outcome = judge(answer)
     for name in KEYS:  # something in between may send our own request back to us
         outcome.said = outcome.said.replace(config.account[name], "…")
@@ -1028,7 +1028,7 @@ def attempt(queue: Queue, config: Config, handle: str, alerts: list[Alert], memo
         # only if X takes a notice in its place is it the text that X refuses
         now = time.time()
         text = (f"an alert of {clock(alerts[0].sent, now)} was refused by X and is put aside; to"
-                " read it, run there: bird_sentinel status")  # fmt: skip
+                " read it, run there: bird_sentinel status")
         notice = compose([Alert(0, now, text)], config.host, now)
         outcome, headers = send_dm(config, handle, notice)
         if outcome.kind == "content":
@@ -1093,7 +1093,7 @@ def wake_worker(config_path: str, queue_path: str, nudge: bool = True) -> None:
     """Start a worker where none runs, else, with `nudge`, have it look at the queue again.  Raises
     OSError where no process can be started."""
     lock = os.open(queue_path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-                   0o600)  # fmt: skip
+                   0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -1183,12 +1183,12 @@ def await_delivery(queue: Queue, rows: list[int], since: float) -> None:
     names = at(missing)
     if len(held) < len(missing):
         raise Problem(KEPT, f"kept in the queue for {names}: X has not answered yet",
-                      "it is sent as soon as X does; see: bird_sentinel status")  # fmt: skip
+                      "it is sent as soon as X does; see: bird_sentinel status")
     status, state, due = max(held, key=lambda entry: entry[0])
     error = state.error or "the next DM has to wait for X's limit"
     retry = f"the next attempt is at {clock(due, now)}"
     raise Problem(status or KEPT, f"kept in the queue for {names}: {error}",
-                  f"{state.hint}; {retry}" if state.hint else retry)  # fmt: skip
+                  f"{state.hint}; {retry}" if state.hint else retry)
 
 
 # ---- authorize: once, with a PIN ---------------------------------------------------------------
@@ -1231,7 +1231,7 @@ def walk_pin_flow(consumer_key: str, consumer_secret: str) -> tuple[dict[str, st
         if outcome.kind != "delivered" or "oauth_token" not in token:
             raise Problem(outcome.status or KEPT, "no page to authorize at: "
                           + (outcome.error or "X's answer cannot be read"),
-                          outcome.hint or "try again later: bird_sentinel authorize")  # fmt: skip
+                          outcome.hint or "try again later: bird_sentinel authorize")
         show("As the account that is to send the alerts, open this page and authorize the app:")
         show(f"  {API}/oauth/authorize?oauth_token={quote_url(token['oauth_token'])}")
         pin = "".join(ask("PIN: ").split())
@@ -1245,7 +1245,7 @@ def walk_pin_flow(consumer_key: str, consumer_secret: str) -> tuple[dict[str, st
         if outcome.status != REFUSED:
             raise Problem(KEPT, "the PIN could not be exchanged: "
                           + (outcome.error or "X's answer cannot be read"),
-                          "try again: bird_sentinel authorize")  # fmt: skip
+                          "try again: bird_sentinel authorize")
         say("error", "X does not accept this PIN" + (", here is a new page" if left else ""))
     raise Problem(REFUSED, "three PINs were not accepted; nothing was changed", AGAIN)
 
@@ -1263,7 +1263,7 @@ def look_up(client: Any, handle: str) -> tuple[str, str, bool, str]:
         outcome = judge(answer)
         if outcome.kind != "delivered" and answer.status not in (400, 404):
             raise Problem(outcome.status, f"@{handle} could not be looked up: {outcome.error}",
-                          outcome.hint)  # fmt: skip
+                          outcome.hint)
         try:
             user = json.loads(answer.body)["data"]
             name, number = str(user["username"]), str(user["id"])
@@ -1274,7 +1274,7 @@ def look_up(client: Any, handle: str) -> tuple[str, str, bool, str]:
             pass
         if not sys.stdin.isatty():
             raise Problem(USAGE, f"there is no account @{handle} on X; nothing was changed",
-                          "check the spelling, then " + AGAIN)  # fmt: skip
+                          "check the spelling, then " + AGAIN)
         say("error", f"there is no account @{handle} on X")
         handle = named(ask("its right handle: "))[0]
 
@@ -1285,7 +1285,7 @@ def named(words: str) -> list[str]:
     for handle in handles:
         if not is_handle(handle):
             raise Problem(USAGE, f"{handle} is not a handle on X",
-                          "a handle is letters, digits and underscores: @oncall_1")  # fmt: skip
+                          "a handle is letters, digits and underscores: @oncall_1")
     if not handles:
         raise Problem(USAGE, "no recipient was named", "give at least one handle, as in @oncall")
     return handles
@@ -1298,7 +1298,7 @@ def require_writable(path: str) -> None:
         directory = os.path.dirname(directory)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise Problem(CONFIG, f"the config {path} could not be saved: {directory} is not writable",
-                      "run as who may write there, or name another with --config")  # fmt: skip
+                      "run as who may write there, or name another with --config")
 
 
 def authorize(args: argparse.Namespace) -> int:
@@ -1331,7 +1331,7 @@ def authorize(args: argparse.Namespace) -> int:
             say("hint", f"have @{name} send @{account['screen_name']} a DM first")
     if level and level != "read-write-directmessages":
         raise Problem(REFUSED, "the app has no permission to send DMs (its access level is "
-                      f"'{level}'); nothing was changed", PERMISSION_HINT)  # fmt: skip
+                      f"'{level}'); nothing was changed", PERMISSION_HINT)
 
     parser = parse_config(path)  # anew: it may have been edited meanwhile
     for section, values in (("account", account), ("recipients", recipients)):
@@ -1377,18 +1377,19 @@ def prove(config: Config, test: bool) -> int:
 
 
 def swatch_lines(config_path: str) -> str:
-    """The lines to paste into a swatchrc, with the script's real path."""
-    import shlex
-
+    """The lines to paste into a swatchrc, with the script's real path; see swatchrc.example."""
     script = os.path.realpath(sys.argv[0])
     words = [script] if os.access(script, os.X_OK) else [sys.executable, script]
     if config_path != os.path.expanduser("~/.config/bird_sentinel/config.ini"):
-        words += ["--config", config_path]
-    command = " ".join(map(shlex.quote, words))
+        words += ["--config", config_path]  # swatch may be run with another environment
+    command = " ".join(words)
+    for word in words:
+        if re.search(r"[^\w@%+:./-]", word):
+            say("warning", f"swatch cannot cope with a path like {word}; put it elsewhere")
     return f"""
 Put this line once at the top of your swatchrc:
 
-perlcode 1 $ENV{{SWATCH_LINE}} = $_;
+perlcode 1 ($ENV{{SWATCH_LINE}} = substr($_, 0, 50000)) =~ tr/\\0//d;
 
 and this one below each watchfor:
 
@@ -1447,7 +1448,7 @@ def send(args: argparse.Namespace) -> int:
     except Problem as problem:
         trouble = problem
     handles = choose(config.recipients, args.to) if config else [
-        name.lstrip("@") for name in args.to or [""]]  # fmt: skip
+        name.lstrip("@") for name in args.to or [""]]
     if args.dry_run:
         alert = Alert(0, since, text, gone)
         show(compose([alert], config.host if config else short_host_name(), since))
@@ -1460,7 +1461,7 @@ def send(args: argparse.Namespace) -> int:
             queue.forget_errors()  # what was wrong with the config has been mended
             account = queue.state("")
         now_due = any(max(account.due(since), queue.state(handle).due(since)) <= since
-                      for handle in handles)  # fmt: skip
+                      for handle in handles)
         return queue.add(handles, since, text, gone), now_due, account
 
     try:
@@ -1522,7 +1523,7 @@ def deliver_directly(
     if missed:
         names, worst = at(handle for handle, _ in missed), missed[0][1]
         raise Problem(LOST, f"{stored} and not be delivered to {names}: {worst.error}",
-                      worst.hint or "make room on the disk, or mend its directory")  # fmt: skip
+                      worst.hint or "make room on the disk, or mend its directory")
     show(f"delivered to {at(handles)}")
     return DELIVERED
 
@@ -1573,7 +1574,7 @@ def status(args: argparse.Namespace) -> int:
         coming = min(dues, default=None)
         last = queue.one("SELECT max(delivered) FROM state") or None
         refused = queue.database.execute(
-            "SELECT sent, recipient, text, why FROM refused ORDER BY id").fetchall()  # fmt: skip
+            "SELECT sent, recipient, text, why FROM refused ORDER BY id").fetchall()
         queue.close()
     except FileNotFoundError:
         pass
@@ -1593,11 +1594,11 @@ def status(args: argparse.Namespace) -> int:
             "account": account, "recipients": known.recipients, "pending": pending,
             "oldest_pending": iso(oldest), "next_attempt": iso(coming), "last_delivery": iso(last),
             "last_error": error, "worker": running, "config": path, "queue": queue_path,
-        }, indent=2))  # fmt: skip
+        }, indent=2))
         return code
     since = f"{plural(pending)} pending since {clock(oldest, now)}" if oldest else "nothing pending"
     show(("ok: " if code == DELIVERED else "problem: " if error else "busy: ") + since
-         + (f": {error}" if error else ""))  # fmt: skip
+         + (f": {error}" if error else ""))
     rows = [
         ("account", f"@{account}" if account else "none"),
         ("recipients", ", ".join(f"@{n} ({i})" for n, i in known.recipients.items()) or "none"),
@@ -1667,8 +1668,8 @@ examples:
   dmesg | tail -n 5 | bird_sentinel send -
   bird_sentinel status
 
-in a swatchrc:
-  perlcode 1 $ENV{SWATCH_LINE} = $_;
+in a swatchrc (see swatchrc.example):
+  perlcode 1 ($ENV{SWATCH_LINE} = substr($_, 0, 50000)) =~ tr/\\0//d;
   watchfor /Accepted password for root/
       exec 'bird_sentinel send --no-wait -- "\\$SWATCH_LINE"'
 
@@ -1759,7 +1760,7 @@ example:
   bird_sentinel status --json
 
 """ + STATUSES,
-}  # fmt: skip
+}
 
 
 class Parser(argparse.ArgumentParser):

@@ -716,28 +716,28 @@ def compose(alerts: list[Alert], host: str, now: float) -> str:
     head = (f"[{host}] {total:,} alerts, {clock(min(a.sent for a in alerts), now)}"
             f" to {clock(max(a.last for a in alerts), now)}")
     room = DM_LIMIT - size(head) - 120  # for the line that sums up the rest
-    share = max(400, room // len(groups))
-    if sum(size(alert.text) for group in groups.values() for alert in group.alerts) < room:
-        share = room
+    number = sum(len(group.lines(now, room)) for group in groups.values())
     shown: list[Group] = []
-    for form in rarest:
-        room -= sum(size(line) + 1 for line in groups[form].lines(now, share))
-        if room < 0:
+    for share in (room, max(400, room // number - 1)):  # each line in full, or cut to its share
+        shown, left = [], room
+        for form in rarest:
+            left -= sum(size(line) + 1 for line in groups[form].lines(now, share))
+            if left < 0:
+                break
+            shown.append(groups[form])
+        if len(shown) == len(groups):
             break
-        shown.append(groups[form])
-    if all(group.count <= len(group.alerts) for group in shown):
-        rank = [(alert.id, line) for group in shown
-                for alert, line in zip(group.alerts, group.lines(now, share))]
-        lines = [line for _, line in sorted(rank)]
-    else:
-        shown.sort(key=lambda group: (group.count, group.sent))
-        lines = [line for group in shown for line in group.lines(now, share)]
     rest = [groups[form] for form in rarest[len(shown) :]]
+    lines = [line for group in shown for line in group.lines(now, share)]
+    if not rest and all(group.count <= len(group.alerts) for group in shown):
+        # all are quoted: in the order in which they came
+        order = [(alert.sent, alert.id) for group in shown for alert in group.alerts]
+        lines = [line for _, line in sorted(zip(order, lines))]
     if rest:
-        number = sum(group.count for group in rest)
-        lines.append(f"and {number:,} more of {len(rest):,} commoner kinds, last"
-                     f" {clock(max(group.last for group in rest), now)}")
+        lines.append(f"and {sum(group.count for group in rest):,} more, of {len(rest):,} other"
+                     f" kinds, last {clock(max(group.last for group in rest), now)}")
     return "\n".join([head, *lines])
+
 
 # ---- X: every call bounded, every answer understood --------------------------------------------
 
@@ -1369,7 +1369,7 @@ def prove(config: Config, test: bool) -> int:
     if waiting:
         show(f"Delivering what was queued: {plural(waiting)}.")
     if waiting or test:
-        wake_worker(config.path, config.queue)
+        deliver(config)
     if rows:
         watch(config.queue, rows, since)
         show(f"A test DM was delivered to {at(config.recipients)}.")

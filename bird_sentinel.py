@@ -607,8 +607,15 @@ LIMITS = ("x-rate-limit", "x-user-limit-24hour", "x-app-limit-24hour")
 
 def limits(headers: Mapping[str, str], now: float) -> list[tuple[int | None, float]]:
     """What X's answer says of its limits: for each the DMs left (None: not told) and the seconds
-    until its reset, a day at the most.  What is no number is passed over."""
+    until its reset, a day at the most, by X's clock or else ours.  What is no number is passed
+    over."""
+    import email.utils
+
     found = []
+    try:
+        now = email.utils.parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError):
+        pass
     for name in LIMITS:
         try:
             left = headers.get(name + "-remaining")
@@ -1766,6 +1773,11 @@ example:
 class Parser(argparse.ArgumentParser):
     """argparse, with our help and our voice."""
 
+    def __init__(self, **options: Any) -> None:
+        # a width of ours, or it would load a module for each alert to ask the terminal for one
+        formatter = lambda prog: argparse.HelpFormatter(prog, width=80)  # noqa: E731
+        super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
+
     def format_help(self) -> str:
         return HELP[self.prog.partition(" ")[2]]
 
@@ -1775,12 +1787,12 @@ class Parser(argparse.ArgumentParser):
 
 def command_line() -> Parser:
     # --config is taken on both sides of the command; the later one counts
-    parser = Parser(prog="bird_sentinel", allow_abbrev=False)
+    parser = Parser(prog="bird_sentinel")
     parser.add_argument("--config")
     parser.add_argument("--version", action="version", version=f"bird_sentinel {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for action in (authorize, send, flush, status):
-        command = commands.add_parser(action.__name__, allow_abbrev=False)
+        command = commands.add_parser(action.__name__)
         command.set_defaults(action=action)
         command.add_argument("--config", default=argparse.SUPPRESS)
         if action in (authorize, send):

@@ -89,7 +89,7 @@ def show(line: str) -> None:
     """Print a result, even where standard output is closed, full or a broken pipe."""
     if sys.stdout:
         try:
-            print(line, flush=True)
+            print(clean(line), flush=True)
         except (OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
@@ -532,9 +532,8 @@ def read_config(path: str) -> Config:
     if not config.account and not os.path.lexists(path):
         raise Problem(CONFIG, f"not authorized yet: there is no config {path}", AGAIN)
     for name in KEYS:
-        value = config.account.get(name, "")
-        if not value or not value.isascii() or not value.isprintable() or " " in value:
-            missing = "holds no usable" if value else "has no"
+        if not is_key(config.account.get(name, "")):
+            missing = "has no usable" if config.account.get(name) else "has no"
             raise Problem(CONFIG, f"the config {path} {missing} {name} in [account]", AGAIN)
     if not config.recipients:
         raise Problem(CONFIG, f"the config {path} has nobody in [recipients]",
@@ -562,6 +561,11 @@ def write_config(path: str, parser: configparser.ConfigParser) -> None:
         os.unlink(temporary)
         raise
     sync_directory(path)
+
+
+def is_key(value: str) -> bool:
+    """Whether this could be a key, a secret or a token: printable ASCII without a space."""
+    return value.isascii() and value.isprintable() and bool(value) and " " not in value
 
 
 def is_handle(name: str) -> bool:
@@ -612,10 +616,8 @@ def limits(headers: Mapping[str, str], now: float) -> list[tuple[int | None, flo
     import email.utils
 
     found = []
-    try:
+    with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, IndexError):
         now = email.utils.parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, TypeError, ValueError, OverflowError, IndexError):
-        pass
     for name in LIMITS:
         try:
             left = headers.get(name + "-remaining")
@@ -1164,11 +1166,12 @@ def worker_runs(queue_path: str) -> bool:
         os.close(lock)
 
 
-def await_delivery(queue: Queue, rows: list[int], since: float) -> None:
-    """Wait until the rows are delivered or it is known that they have to wait.  Raises Problem,
-    whose status is the worst of the recipients', with the names of those who did not get it."""
-    deadline = time.monotonic() + PATIENCE
+def await_delivery(queue: Queue, rows: list[int], since: float, deadline: float) -> bool:
+    """Look for a second, at the longest until the deadline, whether the rows are delivered; False:
+    not known yet.  Raises Problem when they have to wait, whose status is the worst of their
+    recipients', with the names of those who did not get it."""
     ours = f"id BETWEEN {min(rows)} AND {max(rows)}"
+    pause = time.monotonic() + 1
     while True:
         waiting = queue.database.execute(f"SELECT DISTINCT recipient FROM alert WHERE {ours}")
         held, missing = [], [row[0] for row in waiting]
@@ -1181,12 +1184,14 @@ def await_delivery(queue: Queue, rows: list[int], since: float) -> None:
                 held.append((state.status, state, due))
         if len(held) == len(missing) or time.monotonic() > deadline:
             break
+        if time.monotonic() > pause:
+            return False
         time.sleep(0.03)
     why = queue.one(f"SELECT why FROM refused WHERE {ours}")
     if why:
         raise Problem(REFUSED, f"put aside: {why}", "to read it: bird_sentinel status")
     if not missing:
-        return
+        return True
     names = at(missing)
     if len(held) < len(missing):
         raise Problem(KEPT, f"kept in the queue for {names}: X has not answered yet",
@@ -1247,7 +1252,9 @@ def walk_pin_flow(consumer_key: str, consumer_secret: str) -> tuple[dict[str, st
         answer = ask_x(second, partial(second.fetch_access_token, f"{API}/oauth/access_token"))
         outcome = judge(answer)
         token = dict(parse_qsl(answer.body.decode("utf-8", "replace")))
-        if outcome.kind == "delivered" and token.keys() >= {"oauth_token", "oauth_token_secret"}:
+        if outcome.kind == "delivered" and all(
+            is_key(token.get(name, "")) for name in ("oauth_token", "oauth_token_secret")
+        ):
             return token, answer.headers.get("x-access-level", "")
         if outcome.status != REFUSED:
             raise Problem(KEPT, "the PIN could not be exchanged: "
@@ -1318,14 +1325,18 @@ def authorize(args: argparse.Namespace) -> int:
     account = {}
     for name in KEYS[:2]:
         known = os.environ.get(f"BIRD_SENTINEL_{name.upper()}") or config.account.get(name)
-        account[name] = known or ask(name.replace("_", " ") + ": ", name.endswith("secret"))
+        words = name.replace("_", " ")
+        account[name] = known or ask(f"{words}: ", hidden=name.endswith("secret"))
+        if not is_key(account[name]):
+            raise Problem(USAGE, f"this is no {words}", "copy it from X's developer portal, whole")
     wanted = named(" ".join(args.to)) if args.to else []
     if not wanted and not config.recipients:
         wanted = named(ask("recipients (handles, with spaces between): "))
     token, level = walk_pin_flow(*account.values())
     account["access_token"] = token["oauth_token"]
     account["access_token_secret"] = token["oauth_token_secret"]
-    account["screen_name"] = token.get("screen_name", "")
+    name = token.get("screen_name", "")
+    account["screen_name"] = name if is_handle(name) else ""
 
     # who they are on X, once, so that a DM costs no look-up
     client = tweepy_client(account)
@@ -1355,7 +1366,9 @@ def authorize(args: argparse.Namespace) -> int:
         raise Problem(CONFIG, f"the config {path} could not be saved: {lower(error)}") from None
     config = read_config(path)
     show(f"Authorized as @{account['screen_name']}; the keys are in {path}.")
+    show("")
     show(swatch_lines(path))
+    show("")
     return prove(config, test=not args.no_test)
 
 
@@ -1378,7 +1391,7 @@ def prove(config: Config, test: bool) -> int:
     if waiting or test:
         deliver(config)
     if rows:
-        watch(config.queue, rows, since)
+        watch(config, rows, since)
         show(f"A test DM was delivered to {at(config.recipients)}.")
     return DELIVERED
 
@@ -1386,14 +1399,16 @@ def prove(config: Config, test: bool) -> int:
 def swatch_lines(config_path: str) -> str:
     """The lines to paste into a swatchrc, with the script's real path; see swatchrc.example."""
     script = os.path.realpath(sys.argv[0])
-    words = [script] if os.access(script, os.X_OK) else [sys.executable, script]
+    words = [script]
+    if not os.access(script, os.X_OK) or (script == __file__ and sys.prefix != sys.base_prefix):
+        words = [sys.executable, script]  # the bare file finds no virtual environment
     if config_path != os.path.expanduser("~/.config/bird_sentinel/config.ini"):
         words += ["--config", config_path]  # swatch may be run with another environment
     command = " ".join(words)
     for word in words:
         if re.search(r"[^\w@%+:./-]", word):
             say("warning", f"swatch cannot cope with a path like {word}; put it elsewhere")
-    return f"""
+    return f"""\
 Put this line once at the top of your swatchrc:
 
 perlcode 1 ($ENV{{SWATCH_LINE}} = substr($_, 0, 50000)) =~ tr/\\0//d;
@@ -1417,10 +1432,15 @@ def use_queue(config: Config, action: Callable[[Queue], T]) -> T:
 
 
 
-def watch(queue_path: str, rows: list[int], since: float) -> None:
-    """Wait for the rows to be delivered; Problem otherwise."""
-    in_queue(queue_path, lambda queue: await_delivery(queue, rows, since))
+def watch(config: Config, rows: list[int], since: float) -> None:
+    """Wait for the rows to be delivered; raises Problem if they are not."""
+    deadline = time.monotonic() + PATIENCE
 
+    def look(queue: Queue) -> bool:
+        return await_delivery(queue, rows, since, deadline)
+
+    while not in_queue(config.queue, look):
+        deliver(config, nudge=False)  # the worker may have been killed
 
 
 def read_message(words: list[str]) -> tuple[str, int]:
@@ -1482,7 +1502,7 @@ def send(args: argparse.Namespace) -> int:
         raise Problem(CONFIG, f"kept in the queue: {trouble.message}", trouble.hint + again)
     deliver(config, nudge=now_due)
     if not args.no_wait:
-        watch(queue_path, rows, since)
+        watch(config, rows, since)
         show(f"delivered to {at(handles)}")
     elif account.status in (REFUSED, CONFIG):
         say("warning", f"kept in the queue: {account.error}")
@@ -1553,7 +1573,7 @@ def flush(args: argparse.Namespace) -> int:
         show("nothing is pending")
         return DELIVERED
     deliver(config)
-    watch(config.queue, rows, since)
+    watch(config, rows, since)
     show(f"delivered: {plural(number)}")
     return DELIVERED
 
@@ -1621,9 +1641,11 @@ def status(args: argparse.Namespace) -> int:
         if value:
             show(f"{name:<14} {value}")
     for sent, handle, text, why in refused:
-        show(f"\nput aside, for @{handle}, of {clock(sent, now)}: {why}\n{text}")
+        show("")
+        show(f"put aside, for @{handle}, of {clock(sent, now)}: {why}\n{text}")
     if refused:
-        show("\nwhen you have read it: bird_sentinel flush --discard-refused")
+        show("")
+        show("when you have read it: bird_sentinel flush --discard-refused")
     return code
 
 

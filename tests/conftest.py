@@ -96,7 +96,7 @@ class Sentinel:
         return path
 
     def start(self, *args: str | bytes, env: Mapping[str, str] | None = None,
-              **options: Any) -> subprocess.Popen[bytes]:  # fmt: skip
+              **options: Any) -> subprocess.Popen[Any]:  # fmt: skip
         """Start the command and do not wait for it."""
         return subprocess.Popen([str(COMMAND), *args], env={**self.env, **(env or {})}, **options)
 

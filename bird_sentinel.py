@@ -923,7 +923,7 @@ def tweepy_client(account: Mapping[str, str]) -> Any:
         if not hasattr(tweepy.Client, "create_direct_message"):
             raise ImportError(f"version {tweepy.__version__} is too old")
     except ImportError as error:
-        hint = "install tweepy 4.12 or newer: apt install python3-tweepy, or pip install tweepy"
+        hint = "get tweepy: apt install python3-tweepy, or pip install --upgrade tweepy"
         raise Problem(CONFIG, f"tweepy cannot be used ({error})", hint) from None
     keys = {name: account[name] for name in KEYS}
     return tweepy.Client(**keys, return_type=requests.Response)
@@ -1398,10 +1398,14 @@ def prove(config: Config, test: bool) -> int:
 
 def swatch_lines(config_path: str) -> str:
     """The lines to paste into a swatchrc, with the script's real path; see swatchrc.example."""
+    import shutil
+
     script = os.path.realpath(sys.argv[0])
     words = [script]
-    if not os.access(script, os.X_OK) or (script == __file__ and sys.prefix != sys.base_prefix):
-        words = [sys.executable, script]  # the bare file finds no virtual environment
+    if script == os.path.realpath(__file__):  # the bare file: would its #! line find us again?
+        first = shutil.which("python3") == sys.executable and sys.prefix == sys.base_prefix
+        if not first or not os.access(script, os.X_OK):
+            words = [sys.executable, script]
     if config_path != os.path.expanduser("~/.config/bird_sentinel/config.ini"):
         words += ["--config", config_path]  # swatch may be run with another environment
     command = " ".join(words)

@@ -120,7 +120,7 @@ def lower(error: Exception) -> str:
 
 # ECMA-48: CSI sequences, control strings (OSC, DCS, SOS, PM, APC) and the two-character escapes.
 # A control string that is not ended keeps its text: hostile text must not hide what follows it.
-ESCAPES = re.compile(
+ESCAPES = (
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]{0,256}(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-OQ-WYZ\\`-~]"
@@ -129,18 +129,18 @@ UNWANTED = dict.fromkeys(  # control characters but tab and newline, and Unicode
     [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F]
     + [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 )
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-NUMBERS = re.compile(
-    r"\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b|[0-9]+", re.IGNORECASE | re.ASCII
-)
+NUMBERS = r"(?ai)\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b|[0-9]+"
 
 
 def clean(raw: str | bytes) -> str:
     """Return text that is safe in a DM and on a terminal: no control or escape sequences, no NUL,
     no bidi controls; what is not UTF-8 becomes U+FFFD; newlines and tabs stay."""
     text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
-    text = ESCAPES.sub("", text.replace("\r\n", "\n")).translate(UNWANTED)
-    return LONE_SURROGATE.sub("\ufffd", text).strip("\n")
+    if text.isprintable():
+        return text  # as nearly all are; none of what is unwanted counts as printable
+    text = re.sub(ESCAPES, "", text.replace("\r\n", "\n")).translate(UNWANTED)
+    # UTF-16 has the surrogates of which a lone one can be no character
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip("\n")
 
 
 def size(text: str) -> int:
@@ -156,7 +156,7 @@ def cut(text: str, room: int) -> tuple[str, int]:
 
 def shape(text: str) -> str:
     """What is left of a line where all digits and hex numbers are taken for the same."""
-    return NUMBERS.sub("#", text)
+    return re.sub(NUMBERS, "#", text)
 
 
 # ---- queue: nothing accepted is lost -----------------------------------------------------------
@@ -1069,6 +1069,8 @@ def run_worker(config_path: str, queue_path: str, lock: int) -> None:
     """Deliver until the queue is empty.  Holds the flock `lock`, which dies with the process."""
     memory = Memory()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
+    with contextlib.suppress(OSError), open(queue_path + ".lock", "w") as file:
+        file.write(str(os.getpid()))
     while True:
         try:
             if not os.path.samestat(os.fstat(lock), os.stat(queue_path + ".lock")):
@@ -1098,21 +1100,31 @@ def run_worker(config_path: str, queue_path: str, lock: int) -> None:
             signal.sigtimedwait({signal.SIGCONT}, min(wait, 60.0))
 
 
+def take_lock(queue_path: str) -> int | None:
+    """Return a descriptor that holds the flock of the one worker; None where somebody has it."""
+    # opened for reading, so that a worker is not in the way of a remount
+    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    lock = os.open(queue_path + ".lock", flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock
+    except OSError as error:
+        os.close(lock)
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
+
+
 def wake_worker(config_path: str, queue_path: str, nudge: bool = True) -> None:
     """Start a worker where none runs, else, with `nudge`, have it look at the queue again.  Raises
     OSError where no process can be started."""
-    lock = os.open(queue_path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-                   0o600)
+    lock = take_lock(queue_path)
+    if lock is None:
+        if nudge:
+            with contextlib.suppress(OSError, ValueError), open(queue_path + ".lock") as file:
+                os.kill(int(file.read(20)), signal.SIGCONT)  # harms nobody, should it be stale
+        return
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(lock, 20, 0)
-            if nudge and pid.isdigit():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGCONT)  # does no harm to anybody, should it be stale
-            return
-        os.ftruncate(lock, 0)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         child = os.fork()
         if child == 0:
@@ -1133,18 +1145,14 @@ def detach(task: Callable[[], None], lock: int) -> NoReturn:
         if os.fork():
             os._exit(0)
         os.chdir("/")
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(null, descriptor)
-        names = os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd") else range(4096)
-        for descriptor in map(int, names):
-            if descriptor > 2 and descriptor != lock:
-                with contextlib.suppress(OSError):  # the listing's own is closed already
-                    os.close(descriptor)
+        # not closed: objects of the caller's, which live on here, would close the numbers again
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        names = os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd") else range(256)
+        for descriptor in {0, 1, 2, *map(int, names)} - {lock, null}:
+            os.dup2(null, descriptor, inheritable=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
         task()
         code = 0
     finally:
@@ -1207,16 +1215,23 @@ def await_delivery(queue: Queue, rows: list[int], since: float, deadline: float)
 
 
 
+def at_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def ask(question: str, hidden: bool = False) -> str:
     """Return one line of standard input; at a terminal, ask for it first.  Raises Problem where it
     ends."""
-    if sys.stdin.isatty():
-        if hidden:
-            import getpass
+    answer = ""
+    if hidden and at_terminal():
+        import getpass
 
-            return getpass.getpass(question).strip()
-        print(question, end="", file=sys.stderr, flush=True)
-    answer = sys.stdin.readline()
+        with contextlib.suppress(EOFError):
+            answer = getpass.getpass(question) + "\n"
+    elif sys.stdin:
+        if at_terminal():
+            print(question, end="", file=sys.stderr, flush=True)
+        answer = sys.stdin.readline()
     if not answer:
         raise Problem(USAGE, f"no answer to: {question.strip().rstrip(':')}")
     return answer.strip()
@@ -1286,7 +1301,7 @@ def look_up(client: Any, handle: str) -> tuple[str, str, bool, str]:
                 return name, number, user.get("receives_your_dm") is not False, level
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
-        if not sys.stdin.isatty():
+        if not at_terminal():
             raise Problem(USAGE, f"there is no account @{handle} on X; nothing was changed",
                           "check the spelling, then " + AGAIN)
         say("error", f"there is no account @{handle} on X")
@@ -1443,14 +1458,17 @@ def watch(config: Config, rows: list[int], since: float) -> None:
     def look(queue: Queue) -> bool:
         return await_delivery(queue, rows, since, deadline)
 
-    while not in_queue(config.queue, look):
-        deliver(config, nudge=False)  # the worker may have been killed
+    try:
+        while not in_queue(config.queue, look, create=False):
+            deliver(config, nudge=False)  # the worker may have been killed
+    except FileNotFoundError:
+        raise vanished(config.queue) from None
 
 
 def read_message(words: list[str]) -> tuple[str, int]:
     """The message from the command line or from standard input, cleaned and no longer than a DM,
     and how many characters of it are gone."""
-    if words != ["-"] and (words or sys.stdin is None or sys.stdin.isatty()):
+    if words != ["-"] and (words or sys.stdin is None or at_terminal()):
         # the bytes as the caller gave them, whatever the locale takes them for
         raw = " ".join(words).encode(sys.getfilesystemencoding(), "surrogateescape")
         text, rest = clean(raw), 0
@@ -1519,11 +1537,23 @@ def deliver(config: Config, nudge: bool = True) -> None:
     try:
         wake_worker(config.path, config.queue, nudge)
     except OSError as error:
-        say("warning", f"no worker can be started ({lower(error)}), delivering directly")
-        step = in_queue(config.queue, lambda queue: deliver_due(queue, config.path, Memory()))
+        try:
+            lock = take_lock(config.queue)
+            if lock is None:
+                return  # somebody else was quicker
+            say("warning", f"no worker can be started ({lower(error)}), delivering directly")
+            step = in_queue(config.queue, lambda q: deliver_due(q, config.path, Memory()), False)
+            os.close(lock)
+        except FileNotFoundError:
+            raise vanished(config.queue) from None
         if step:
             raise Problem(KEPT, f"kept in the queue: no worker can be started, {lower(error)}",
                           "when processes can be started again: bird_sentinel flush") from None
+
+
+def vanished(queue_path: str) -> Problem:
+    return Problem(LOST, f"the queue {queue_path} has vanished, and what was in it",
+                   "see what removed it, then send again")
 
 
 def deliver_directly(
@@ -1564,11 +1594,12 @@ def flush(args: argparse.Namespace) -> int:
     config = read_config(locate_config(args.config))
 
     def prepare(queue: Queue) -> tuple[int, list[int]]:
-        adopt_stray(queue, config)
-        if args.discard_refused:
-            queue.database.execute("DELETE FROM refused")
-        queue.readdress(list(config.recipients))
-        queue.forget_waits()
+        with contextlib.suppress(sqlite3.OperationalError):  # on a full disk, deliver all the same
+            adopt_stray(queue, config)
+            if args.discard_refused:
+                queue.database.execute("DELETE FROM refused")
+            queue.readdress(list(config.recipients))
+            queue.forget_waits()
         rows = queue.database.execute("SELECT id FROM alert").fetchall()
         return queue.pending(), [row[0] for row in rows]
 
@@ -1852,6 +1883,8 @@ def main(argv: list[str] | None = None) -> int:
     end = words.index("--") if "--" in words else len(words)
     try:
         args = command_line().parse_args(words[:end])
+        if "to" in args and args.to:
+            args.to = [word or "--" for word in args.to]  # some versions make of `--to=--` nothing
         if words[end + 1 :]:
             if args.action is not send:
                 raise Problem(USAGE, f"{args.command} takes no message")
@@ -1870,5 +1903,11 @@ def main(argv: list[str] | None = None) -> int:
         return LOST
 
 
+def run() -> NoReturn:
+    """`main`, and out at once: all output is flushed, and to take the interpreter apart would hold
+    the watcher up for as long as it took to store the alert."""
+    os._exit(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -339,6 +339,11 @@ class Queue:
         with self:
             for handle in handles:
                 self.database.execute(
+                    "UPDATE alert SET recipient = ? WHERE lower(recipient) = lower(?)",
+                    (handle, handle),
+                )
+            for handle in handles:
+                self.database.execute(
                     "INSERT INTO alert (recipient, sent, text, gone, kind, count, last) SELECT"
                     f" ?, sent, text, gone, kind, count, last FROM alert WHERE {strangers}",
                     (handle, *handles),
@@ -475,10 +480,9 @@ def locate_config(given: str | None) -> str:
 def stray_queue(config_path: str) -> str:
     """The queue beside a config; of its own for each name, as two accounts never share one.  Where
     `[delivery] queue` names another, alerts that came while the config was unreadable lie here."""
-    stem = os.path.splitext(config_path)[0]
     if os.path.basename(config_path) == "config.ini":
         return os.path.join(os.path.dirname(config_path), "queue.db")
-    return (config_path if stem == config_path else stem) + ".queue.db"
+    return config_path + ".queue.db"
 
 
 def new_parser() -> configparser.ConfigParser:
@@ -621,8 +625,8 @@ def limits(headers: Mapping[str, str], now: float) -> list[tuple[int | None, flo
     for name in LIMITS:
         try:
             left = headers.get(name + "-remaining")
-            reset = min(int(headers[name + "-reset"]), 2**40) - now
-            found.append((None if left is None else int(left), min(reset, DAY)))
+            reset = max(-(2**40), min(2**40, int(headers[name + "-reset"]))) - now
+            found.append((None if left is None else min(2**40, int(left)), min(reset, DAY)))
         except (KeyError, ValueError):
             continue
     return found
@@ -703,11 +707,24 @@ class Group:
         return lines
 
 
+def without_rare_words(shapes: Iterable[str]) -> dict[str, str]:
+    """For each shape its pattern: what is left when words that few shapes have are all taken for
+    the same, such as the user names that a brute-force attack tries."""
+    words = {form: form.split() for form in shapes}
+    seen: dict[str, int] = {}
+    for form in words:
+        for word in set(words[form]):
+            seen[word] = seen.get(word, 0) + 1
+    few = max(1, len(words) // 100)
+    return {form: " ".join(word if seen[word] > few else "*" for word in words[form])
+            for form in words}
+
+
 def compose(alerts: list[Alert], host: str, now: float) -> str:
     """Return the one DM, of at most DM_LIMIT bytes, in which each alert is quoted or counted.
 
     The rarest come first and stay when not all fit, so that a storm cannot drown the one line that
-    differs; of equally rare ones those whose beginning is rarest.  `now`: seconds since the epoch.
+    differs; of equally rare ones those of the rarest pattern.  `now`: seconds since the epoch.
     """
     host = cut(host, 64)[0]
     if len(alerts) == 1 and alerts[0].count == 1:
@@ -716,10 +733,11 @@ def compose(alerts: list[Alert], host: str, now: float) -> str:
     groups: dict[str, Group] = {}
     for alert in alerts:
         groups.setdefault(shape(alert.text), Group(alert)).add(alert)
-    beginnings: dict[str, int] = {}
+    patterns = without_rare_words(groups)
+    sizes: dict[str, int] = {}
     for form, group in groups.items():
-        beginnings[form[:40]] = beginnings.get(form[:40], 0) + group.count
-    rarest = sorted(groups, key=lambda form: (groups[form].count, beginnings[form[:40]]))
+        sizes[patterns[form]] = sizes.get(patterns[form], 0) + group.count
+    rarest = sorted(groups, key=lambda form: (groups[form].count, sizes[patterns[form]]))
 
     total = sum(alert.count for alert in alerts)
     head = (f"[{host}] {total:,} alerts, {clock(min(a.sent for a in alerts), now)}"
@@ -1465,10 +1483,12 @@ def watch(config: Config, rows: list[int], since: float) -> None:
         raise vanished(config.queue) from None
 
 
-def read_message(words: list[str]) -> tuple[str, int]:
-    """The message from the command line or from standard input, cleaned and no longer than a DM,
-    and how many characters of it are gone."""
-    if words != ["-"] and (words or sys.stdin is None or at_terminal()):
+def read_message(words: list[str], literal: list[str]) -> tuple[str, int]:
+    """The message from the command line (`literal`: behind --) or from standard input, cleaned and
+    no longer than a DM, and how many characters of it are gone."""
+    standard_input = words + literal == [] and not (sys.stdin is None or at_terminal())
+    if not standard_input and (words != ["-"] or literal or sys.stdin is None):
+        words = words + literal
         # the bytes as the caller gave them, whatever the locale takes them for
         raw = " ".join(words).encode(sys.getfilesystemencoding(), "surrogateescape")
         text, rest = clean(raw), 0
@@ -1485,7 +1505,7 @@ def read_message(words: list[str]) -> tuple[str, int]:
 
 def send(args: argparse.Namespace) -> int:
     since = time.time()
-    text, gone = read_message(args.message)
+    text, gone = read_message(args.message, args.literal)
     config: Config | None = None
     trouble = Problem(CONFIG, "")
     path = queue_path = ""
@@ -1533,22 +1553,28 @@ def send(args: argparse.Namespace) -> int:
 
 
 def deliver(config: Config, nudge: bool = True) -> None:
-    """See to it that a worker is at it; where no process can be started, make an attempt here."""
+    """See to it that a worker is at it; where none can be started, make an attempt here."""
     try:
         wake_worker(config.path, config.queue, nudge)
+        return
     except OSError as error:
-        try:
-            lock = take_lock(config.queue)
-            if lock is None:
-                return  # somebody else was quicker
-            say("warning", f"no worker can be started ({lower(error)}), delivering directly")
-            step = in_queue(config.queue, lambda q: deliver_due(q, config.path, Memory()), False)
+        why = lower(error)
+    lock = None
+    with contextlib.suppress(OSError):
+        lock = take_lock(config.queue)
+        if lock is None:
+            return  # a worker runs after all, or somebody else was quicker
+    say("warning", f"no worker can be started ({why}), delivering directly")
+    try:
+        step = in_queue(config.queue, lambda q: deliver_due(q, config.path, Memory()), create=False)
+    except FileNotFoundError:
+        raise vanished(config.queue) from None
+    finally:
+        if lock is not None:
             os.close(lock)
-        except FileNotFoundError:
-            raise vanished(config.queue) from None
-        if step:
-            raise Problem(KEPT, f"kept in the queue: no worker can be started, {lower(error)}",
-                          "when processes can be started again: bird_sentinel flush") from None
+    if step:
+        raise Problem(KEPT, f"kept in the queue: no worker can be started, {why}",
+                      "when one can be started again: bird_sentinel flush")
 
 
 def vanished(queue_path: str) -> Problem:
@@ -1565,11 +1591,10 @@ def deliver_directly(
     if config is None:
         raise Problem(LOST, f"{stored} and not be delivered: {trouble.message}", trouble.hint)
     say("warning", f"{stored}, delivering directly")
-    missed = []
-    try:
-        held = in_queue(config.queue, lambda queue: queue.state(""), create=False)
-    except (OSError, sqlite3.Error):
-        held = State("")
+    missed, held = [], State("")
+    if "locked" not in str(error):  # that was waited for already
+        with contextlib.suppress(OSError, sqlite3.Error):
+            held = in_queue(config.queue, lambda queue: queue.state(""), create=False)
     for handle in handles:
         if held.limited and held.due(alert.sent) > alert.sent:
             outcome = Outcome("limit", held.error)
@@ -1885,10 +1910,10 @@ def main(argv: list[str] | None = None) -> int:
         args = command_line().parse_args(words[:end])
         if "to" in args and args.to:
             args.to = [word or "--" for word in args.to]  # some versions make of `--to=--` nothing
-        if words[end + 1 :]:
-            if args.action is not send:
-                raise Problem(USAGE, f"{args.command} takes no message")
-            args.message += words[end + 1 :]
+        args.literal = words[end + 1 :]
+        if args.literal and args.action is not send:
+            raise Problem(USAGE, f"{args.command} takes no message",
+                          f"see: bird_sentinel {args.command} --help")
         return int(args.action(args))
     except Problem as problem:
         say("error", problem.message)

@@ -86,12 +86,10 @@ def say(kind: str, message: str) -> None:
 
 
 def show(line: str) -> None:
-    """Print a result, even where standard output is closed, full or a broken pipe."""
+    """Print a result; standard output may be closed, full or a broken pipe."""
     if sys.stdout:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             print(clean(line), flush=True)
-        except (OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def report(message: str) -> None:
@@ -1463,7 +1461,7 @@ and this one below each watchfor:
 def use_queue(config: Config, action: Callable[[Queue], T]) -> T:
     try:
         return in_queue(config.queue, action)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, ValueError, sqlite3.Error) as error:
         raise Problem(LOST, f"the queue {config.queue} cannot be used: {lower(error)}",
                       "make its directory writable, or make room on its disk") from None
 
@@ -1483,20 +1481,31 @@ def watch(config: Config, rows: list[int], since: float) -> None:
         raise vanished(config.queue) from None
 
 
+def read_standard_input() -> tuple[str, int]:
+    """What comes on standard input, cleaned, and how many characters more than a megabyte came."""
+    text, rest = "", 0
+    try:
+        if sys.stdin:
+            text = clean(sys.stdin.buffer.read(1 << 20))
+            while more := sys.stdin.buffer.read(1 << 20):
+                rest += len(more.translate(None, bytes(range(0x80, 0xC0))))  # first bytes in UTF-8
+    except OSError as error:
+        if not text:
+            raise Problem(USAGE, f"standard input cannot be read: {lower(error)}") from None
+    return text, rest
+
+
 def read_message(words: list[str], literal: list[str]) -> tuple[str, int]:
     """The message from the command line (`literal`: behind --) or from standard input, cleaned and
     no longer than a DM, and how many characters of it are gone."""
-    standard_input = words + literal == [] and not (sys.stdin is None or at_terminal())
-    if not standard_input and (words != ["-"] or literal or sys.stdin is None):
-        words = words + literal
-        # the bytes as the caller gave them, whatever the locale takes them for
-        raw = " ".join(words).encode(sys.getfilesystemencoding(), "surrogateescape")
-        text, rest = clean(raw), 0
+    if (words == ["-"] and not literal) or not (words or literal or at_terminal()):
+        text, rest = read_standard_input()
     else:
-        file = sys.stdin.buffer
-        text, rest = clean(file.read(1 << 20)), 0
-        while more := file.read(1 << 20):
-            rest += len(more.translate(None, bytes(range(0x80, 0xC0))))  # UTF-8's first bytes
+        raw = " ".join(words + literal)
+        with contextlib.suppress(UnicodeEncodeError):
+            # the bytes as the caller gave them, whatever the locale takes them for
+            raw = os.fsencode(raw).decode("utf-8", "replace")
+        text, rest = clean(raw), 0
     if not text.strip():
         raise Problem(USAGE, "the message is empty", "see: bird_sentinel send --help")
     text, gone = cut(text, DM_LIMIT)
@@ -1537,13 +1546,12 @@ def send(args: argparse.Namespace) -> int:
         if not queue_path:
             raise OSError(None, "there is no place for it")
         rows, now_due, account = in_queue(queue_path, accept)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: no path for this locale
         return deliver_directly(config, trouble, handles, Alert(0, since, text, gone), error)
     if config is None:
         again = "" if AGAIN in trouble.hint else "; then: bird_sentinel flush"
         raise Problem(CONFIG, f"kept in the queue: {trouble.message}", trouble.hint + again)
-    deliver(config, nudge=now_due)
-    if not args.no_wait:
+    if not deliver(config, nudge=now_due) or not args.no_wait:
         watch(config, rows, since)
         show(f"delivered to {at(handles)}")
     elif account.status in (REFUSED, CONFIG):
@@ -1552,29 +1560,30 @@ def send(args: argparse.Namespace) -> int:
     return DELIVERED
 
 
-def deliver(config: Config, nudge: bool = True) -> None:
-    """See to it that a worker is at it; where none can be started, make an attempt here."""
+def deliver(config: Config, nudge: bool = True) -> bool:
+    """See to it that a worker is at it; where none can be started, do what is due here and return
+    False."""
     try:
         wake_worker(config.path, config.queue, nudge)
-        return
+        return True
     except OSError as error:
         why = lower(error)
     lock = None
     with contextlib.suppress(OSError):
         lock = take_lock(config.queue)
         if lock is None:
-            return  # a worker runs after all, or somebody else was quicker
+            return True  # a worker runs after all, or somebody else was quicker
     say("warning", f"no worker can be started ({why}), delivering directly")
+    memory = Memory()
     try:
-        step = in_queue(config.queue, lambda q: deliver_due(q, config.path, Memory()), create=False)
+        while in_queue(config.queue, lambda q: deliver_due(q, config.path, memory), False) == 0:
+            pass
     except FileNotFoundError:
         raise vanished(config.queue) from None
     finally:
         if lock is not None:
             os.close(lock)
-    if step:
-        raise Problem(KEPT, f"kept in the queue: no worker can be started, {why}",
-                      "when one can be started again: bird_sentinel flush")
+    return False
 
 
 def vanished(queue_path: str) -> Problem:
@@ -1593,7 +1602,7 @@ def deliver_directly(
     say("warning", f"{stored}, delivering directly")
     missed, held = [], State("")
     if "locked" not in str(error):  # that was waited for already
-        with contextlib.suppress(OSError, sqlite3.Error):
+        with contextlib.suppress(OSError, ValueError, sqlite3.Error):
             held = in_queue(config.queue, lambda queue: queue.state(""), create=False)
     for handle in handles:
         if held.limited and held.due(alert.sent) > alert.sent:
@@ -1665,7 +1674,7 @@ def status(args: argparse.Namespace) -> int:
         queue.close()
     except FileNotFoundError:
         pass
-    except (OSError, sqlite3.Error) as damage:
+    except (OSError, ValueError, sqlite3.Error) as damage:
         trouble = Problem(KEPT, f"the queue {queue_path} cannot be read: {lower(damage)}")
     if config and newest >= now - 1 and not running:
         deliver(config)  # its sender may have taken our look at the lock for a worker
@@ -1768,6 +1777,7 @@ files:
 
 environment:
   BIRD_SENTINEL_CONFIG    the config, where --config names none
+  XDG_CONFIG_HOME         what takes the place of ~/.config
   BIRD_SENTINEL_CONSUMER_KEY, BIRD_SENTINEL_CONSUMER_SECRET
                           the app's keys, for authorize
   HTTPS_PROXY, REQUESTS_CA_BUNDLE
@@ -1920,6 +1930,8 @@ def main(argv: list[str] | None = None) -> int:
         if problem.hint:
             say("hint", problem.hint)
         return problem.status
+    except SystemExit as done:  # argparse has printed the help or the version
+        return int(done.code or DELIVERED)
     except KeyboardInterrupt:
         say("error", "interrupted")
         return INTERRUPTED
@@ -1929,9 +1941,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run() -> NoReturn:
-    """`main`, and out at once: all output is flushed, and to take the interpreter apart would hold
-    the watcher up for as long as it took to store the alert."""
-    os._exit(main())
+    """`main`, and out at once: to take the interpreter apart first would hold the watcher up for as
+    long as it took to store the alert."""
+    code = main()
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

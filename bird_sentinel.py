@@ -504,11 +504,12 @@ def parse_config(path: str) -> configparser.ConfigParser:
                           f"put the file itself there: rm {path}") from None
         raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}",
                       f"see who may read it: ls -ld {path}") from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise Problem(CONFIG, f"the config {path} is not a regular file",
+                      f"move it away: mv {path} {path}.aside")
     with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise Problem(CONFIG, f"the config {path} is not a regular file",
-                          f"move it away: mv {path} {path}.aside")
         if found.st_uid not in (os.geteuid(), 0):
             raise Problem(CONFIG, f"the config {path} belongs to another user",
                           f"if it is yours: chown {os.geteuid()} {path}")
@@ -906,8 +907,8 @@ def complaints(body: bytes) -> tuple[set[int], str]:
     return codes, "; ".join(dict.fromkeys(words))
 
 
-def judge(answer: Answer) -> Outcome:
-    """Say what X's answer to a DM means."""
+def judge(answer: Answer, secrets: Iterable[str] = ()) -> Outcome:
+    """Say what X's answer means; the secrets are taken out of its words."""
     status = answer.status
     if 200 <= status < 300:
         return Outcome("delivered")
@@ -920,6 +921,8 @@ def judge(answer: Answer) -> Outcome:
     if status == 429:
         return Outcome("limit", "X's rate limit is reached")
     codes, said = complaints(answer.body)
+    for secret in secrets:  # something in between may send our own request back to us
+        said = said.replace(secret, "…")
     for mark, kind, words, hint in MEANINGS:
         if mark in codes or (isinstance(mark, str) and mark in said.lower()):
             return Outcome(kind, words, hint)
@@ -950,10 +953,7 @@ def send_dm(config: Config, handle: str, text: str) -> tuple[Outcome, Mapping[st
     client = tweepy_client(config.account)
     answer = ask_x(client.session, lambda: client.create_direct_message(
         participant_id=config.recipients[handle], text=text))
-    outcome = judge(answer)
-    for name in KEYS:  # something in between may send our own request back to us
-        outcome.said = outcome.said.replace(config.account[name], "…")
-    return outcome, answer.headers
+    return judge(answer, [config.account[name] for name in KEYS]), answer.headers
 
 
 # ---- worker: one at a time, detached, while the queue is not empty -----------------------------
@@ -1204,7 +1204,7 @@ def await_delivery(queue: Queue, rows: list[int], since: float, deadline: float)
             # the worse of what is known of the account and of this recipient
             state = max(account, queue.state(handle), key=lambda state: (state.status, state.at))
             due = max(account.due(now), queue.state(handle).due(now))
-            if (state.status and state.at >= since) or due > now + 8:
+            if (state.status and since <= state.at <= now + 1) or due > now + 8:
                 held.append((state.status, state, due))
         if len(held) == len(missing) or time.monotonic() > deadline:
             break
@@ -1263,10 +1263,11 @@ def walk_pin_flow(consumer_key: str, consumer_secret: str) -> tuple[dict[str, st
 
     from requests_oauthlib import OAuth1Session  # tweepy's own; its handler drops the screen name
 
+    secrets = [consumer_key, consumer_secret]
     for left in (2, 1, 0):
         first = OAuth1Session(consumer_key, consumer_secret, callback_uri="oob")
         answer = ask_x(first, partial(first.fetch_request_token, f"{API}/oauth/request_token"))
-        outcome = judge(answer)
+        outcome = judge(answer, secrets)
         token = dict(parse_qsl(answer.body.decode("ascii", "replace")))
         if answer.status == 401 and outcome.hint == AGAIN:
             raise Problem(REFUSED, "X does not accept the consumer key and secret",
@@ -1278,10 +1279,11 @@ def walk_pin_flow(consumer_key: str, consumer_secret: str) -> tuple[dict[str, st
         show("As the account that is to send the alerts, open this page and authorize the app:")
         show(f"  {API}/oauth/authorize?oauth_token={quote_url(token['oauth_token'])}")
         pin = "".join(ask("PIN: ").split())
+        secrets += [pin or "none", *token.values()]
         second = OAuth1Session(consumer_key, consumer_secret, token["oauth_token"],
                                token.get("oauth_token_secret", ""), verifier=pin or "none")
         answer = ask_x(second, partial(second.fetch_access_token, f"{API}/oauth/access_token"))
-        outcome = judge(answer)
+        outcome = judge(answer, secrets)
         token = dict(parse_qsl(answer.body.decode("utf-8", "replace")))
         if outcome.kind == "delivered" and all(
             is_key(token.get(name, "")) for name in ("oauth_token", "oauth_token_secret")
@@ -1302,10 +1304,11 @@ def look_up(client: Any, handle: str) -> tuple[str, str, bool, str]:
     import json
     from functools import partial
 
+    secrets = [getattr(client, name) for name in KEYS]
     while True:
         answer = ask_x(client.session, partial(
             client.get_user, username=handle, user_fields=["receives_your_dm"], user_auth=True))
-        outcome = judge(answer)
+        outcome = judge(answer, secrets)
         if outcome.kind != "delivered" and answer.status not in (400, 404):
             raise Problem(outcome.status, f"@{handle} could not be looked up: {outcome.error}",
                           outcome.hint)
@@ -1538,8 +1541,9 @@ def send(args: argparse.Namespace) -> int:
         if config and account.status == CONFIG:
             queue.forget_errors()  # what was wrong with the config has been mended
             account = queue.state("")
-        now_due = any(max(account.due(since), queue.state(handle).due(since)) <= since
-                      for handle in handles)
+        pending = queue.recipients()
+        now_due = any(handle not in pending or queue.state(handle).due(since) <= since
+                      for handle in handles) and account.due(since) <= since
         return queue.add(handles, since, text, gone), now_due, account
 
     try:
@@ -1667,7 +1671,7 @@ def status(args: argparse.Namespace) -> int:
         states = [queue.state(scope) for scope in ["", *queue.recipients()]]
         failed = max(states, key=lambda state: (bool(state.error), state.status))
         dues = [max(states[0].due(now), state.due(now), now) for state in states[1:]]
-        coming = min(dues, default=None)
+        coming = min(dues, default=None) if config else None
         last = queue.one("SELECT max(delivered) FROM state") or None
         refused = queue.database.execute(
             "SELECT sent, recipient, text, why FROM refused ORDER BY id").fetchall()

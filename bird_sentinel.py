@@ -1057,7 +1057,9 @@ def attempt(queue: Queue, config: Config, handle: str, alerts: list[Alert], memo
         notice = compose([Alert(0, now, text)], config.host, now)
         outcome, headers = send_dm(config, handle, notice)
         if outcome.kind == "content":
-            outcome = Outcome("account", refusal.words, "see X's developer portal", refusal.said)
+            outcome = Outcome("recipient", "X refuses whatever we send to this recipient",
+                              "have the id looked up again: bird_sentinel authorize --to HANDLE",
+                              refusal.said)
     if outcome.kind == "delivered":
         try:
             with queue:
@@ -1141,25 +1143,18 @@ def wake_worker(config_path: str, queue_path: str, nudge: bool = True) -> None:
                 os.kill(int(file.read(20)), signal.SIGCONT)  # harms nobody, should it be stale
         return
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        child = os.fork()
-        if child == 0:
+        if os.fork() == 0:
             detach(lambda: run_worker(config_path, queue_path, lock), lock)
-        _, code = os.waitpid(child, 0)
-        if code:
-            raise OSError("no worker process can be started")
     finally:
         os.close(lock)
 
 
 def detach(task: Callable[[], None], lock: int) -> NoReturn:
-    """Run the task in a session of its own, as nobody's child and with no descriptor of the
-    caller's but the lock, so that nobody waits for it and no terminal ends it."""
-    code = 1
+    """Run the task in a session of its own and with no descriptor of the caller's but the lock, so
+    that nobody waits for it and no terminal ends it.  Whoever forked it ends soon, and leaves it to
+    init; a second fork would only hold the watcher up."""
     try:
         os.setsid()
-        if os.fork():
-            os._exit(0)
         os.chdir("/")
         # not closed: objects of the caller's, which live on here, would close the numbers again
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -1170,9 +1165,8 @@ def detach(task: Callable[[], None], lock: int) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         task()
-        code = 0
     finally:
-        os._exit(code)
+        os._exit(0)
 
 
 def worker_runs(queue_path: str) -> bool:

@@ -189,9 +189,14 @@ def test_whoever_does_not_get_it_is_named_and_the_others_get_theirs(
 
 
 def test_with_several_recipients_the_status_is_the_worst(sentinel: Sentinel, x: FakeX) -> None:
-    sentinel.configure({"oncall": "2002", "shy": "2004", "second": "2003"})
+    sentinel.configure({"oncall": "2002", "shy": "2004"})
     x.add_user("shy", "2004", accepts_dms=False)
-    assert sentinel.run("send", "disk full").code == 77
+    assert sentinel.run("send", "--to", "oncall", "first").code == 0  # so that it is shy's turn
+    x.answer(ERRORS["503-130"], times=None, path=f"{DMS}with/2002/")
+    done = sentinel.run("send", "disk full")
+    assert done.code == 77, done
+    error = next(line for line in done.err.splitlines() if ": error: " in line)
+    assert "@shy" in error and "@oncall" in error
 
 
 # ---- --dry-run and --no-wait ----
@@ -425,9 +430,9 @@ def test_xdg_config_home_is_looked_in(sentinel: Sentinel, x: FakeX) -> None:
 
 def test_a_relative_config_is_found_by_the_worker_too(sentinel: Sentinel, x: FakeX) -> None:
     path = two_configs(sentinel, x)
-    done = sentinel.run("send", "--config", path.name, "disk full", cwd=path.parent)
+    done = sentinel.run("send", "--no-wait", "--config", path.name, "disk full", cwd=path.parent)
     assert done.code == 0, done
-    assert [dm.recipient_id for dm in x.dms] == ["2003"]
+    x.wait_for(lambda: [dm.recipient_id for dm in x.dms] == ["2003"], 30)
 
 
 @pytest.mark.parametrize(

@@ -1143,18 +1143,26 @@ def wake_worker(config_path: str, queue_path: str, nudge: bool = True) -> None:
                 os.kill(int(file.read(20)), signal.SIGCONT)  # harms nobody, should it be stale
         return
     try:
-        if os.fork() == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        child = os.fork()
+        if child == 0:
             detach(lambda: run_worker(config_path, queue_path, lock), lock)
+        # after this no signal to our process group and no hang-up reaches the worker
+        _, code = os.waitpid(child, 0)
+        if code:
+            raise OSError("no worker process can be started")
     finally:
         os.close(lock)
 
 
 def detach(task: Callable[[], None], lock: int) -> NoReturn:
-    """Run the task in a session of its own and with no descriptor of the caller's but the lock, so
-    that nobody waits for it and no terminal ends it.  Whoever forked it ends soon, and leaves it to
-    init; a second fork would only hold the watcher up."""
+    """Run the task in a session of its own, as nobody's child and with no descriptor of the
+    caller's but the lock, so that nobody waits for it and no terminal ends it."""
+    code = 1
     try:
         os.setsid()
+        if os.fork():
+            os._exit(0)
         os.chdir("/")
         # not closed: objects of the caller's, which live on here, would close the numbers again
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -1165,8 +1173,9 @@ def detach(task: Callable[[], None], lock: int) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         task()
+        code = 0
     finally:
-        os._exit(0)
+        os._exit(code)
 
 
 def worker_runs(queue_path: str) -> bool:

@@ -111,7 +111,7 @@ class Stage:
         except FileNotFoundError:
             raise Failure("swatchdog is missing; install it, as with: apt install swatch") from None
         try:
-            wait_for(self.is_read, 15, "swatchdog did not begin to read the log")
+            wait_for(self.is_read, 30, "swatchdog did not begin to read the log")
         except Failure:
             print(output.read_text(errors="replace"), file=sys.stderr)
             raise
@@ -208,21 +208,21 @@ def play(stage: Stage) -> None:
     tell("1. Authorize, once: bird_sentinel authorize")
     stage.authorize()
     tell("The phone of @oncall shows the test DM:")
-    show(1, 10)
+    show(1, 30)
 
     tell("2. swatchdog watches a log with swatchrc.example. Into the log goes:")
     stage.watch()
     stage.log_line("CRON[77]: (root) CMD (true)", SINGLE)
     print("    " + "\n    ".join(textwrap.wrap(SINGLE, 72)))
     tell("and on the phone:")
-    show(1, 15)
+    show(1, 30)
 
     tell(f"""3. A storm: {STORM} times somebody guesses passwords, and in the midst of it are a
         crash and a sudo line which tries to run a command as the watcher. X takes few DMs, and
         has a price for each. So what comes in a burst comes together: the rare first and in full,
         the common counted. Nothing is dropped.""")
     stage.log_line(*storm())
-    show(len(storm()), 25)
+    show(len(storm()), 90)
 
     tell("4. bird_sentinel status")
 
@@ -230,7 +230,7 @@ def play(stage: Stage) -> None:
         return subprocess.run(["bird_sentinel", "status"], env=stage.env, text=True,
                               capture_output=True, check=False)  # fmt: skip
 
-    wait_for(lambda: status().returncode == 0, 5, "alerts are still pending")
+    wait_for(lambda: status().returncode == 0, 15, "alerts are still pending")
     print(textwrap.indent(status().stdout, "    "), end="")
     lines = 1 + len(storm())
     tell(f"""{lines} log lines mattered; {shown - 1} DMs told of all of them. With an account on X:

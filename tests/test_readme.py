@@ -354,7 +354,7 @@ def test_the_demo_named_in_the_readme_shows_all_alerts_and_cleans_up(tmp_path: P
     (words,) = re.findall(r"^/usr/bin/python3 (tests/demo\.py)$", README, re.MULTILINE)
     mark = f"demo-{tmp_path.name}-{os.getpid()}"
     done = subprocess.run(
-        [sys.executable, words], cwd=PROJECT, capture_output=True, text=True, timeout=60,
+        [sys.executable, words], cwd=PROJECT, capture_output=True, text=True, timeout=200,
         env={**os.environ, "TMPDIR": str(tmp_path), "BIRD_SENTINEL_TEST": mark}, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

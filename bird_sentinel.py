@@ -1558,8 +1558,14 @@ def send(args: argparse.Namespace) -> int:
     if config is None:
         again = "" if AGAIN in trouble.hint else "; then: bird_sentinel flush"
         raise Problem(CONFIG, f"kept in the queue: {trouble.message}", trouble.hint + again)
-    if not deliver(config, nudge=now_due) or not args.no_wait:
-        watch(config, rows, since)
+    working = deliver(config, nudge=now_due)
+    if not working or not args.no_wait:
+        try:
+            watch(config, rows, since)
+        except Problem as problem:
+            if not working:
+                problem.hint = "when processes can be started again, run: bird_sentinel flush"
+            raise
         show(f"delivered to {at(handles)}")
     elif account.status in (REFUSED, CONFIG):
         say("warning", f"kept in the queue: {account.error}")

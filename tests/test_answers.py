@@ -478,7 +478,7 @@ class TestRefusedContent:
         fill(fresh, "alpha", "bravo", "charlie")
         x.answer(ERRORS["400-invalid-request"], times=None)
         fresh.configure()
-        assert_told(fresh.run("flush"), REFUSED, Row("", "refuses the text", "developer portal"))
+        assert_told(fresh.run("flush"), REFUSED, Row("", "X refuses", "bird_sentinel authorize"))
         assert "put aside" not in fresh.run("status").out
         status = fresh.status()
         assert status["pending"] == 3

@@ -918,9 +918,12 @@ def judge(answer: Answer, secrets: Iterable[str] = ()) -> Outcome:
         return Outcome("retry", f"X has a fault of its own (HTTP {status})")
     if status < 400:
         return Outcome("retry", f"something else answers in the place of X (HTTP {status})")
-    if status == 429:
-        return Outcome("limit", "X's rate limit is reached")
     codes, said = complaints(answer.body)
+    if status == 429:
+        if "usage-capped" in said.lower():
+            return Outcome("limit", "the app's monthly cap on X is used up",
+                           "raise the cap in X's developer portal")
+        return Outcome("limit", "X's rate limit is reached")
     for secret in secrets:  # something in between may send our own request back to us
         said = said.replace(secret, "…")
     for mark, kind, words, hint in MEANINGS:

@@ -79,7 +79,7 @@ ROWS = {
     "410-gone": UNKNOWN,
     "429-88": LIMIT,
     "429-v2": LIMIT,
-    "429-usage-capped": LIMIT,
+    "429-usage-capped": Row("limit", "monthly cap", "raise the cap"),
     "429-empty": LIMIT,
     "500-html": FAULT,
     "500-131": FAULT,

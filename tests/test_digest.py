@@ -319,9 +319,9 @@ def test_a_flood_in_which_no_line_repeats_does_not_crowd_a_needle_out_when_it_va
 
 def test_a_digest_of_twenty_thousand_is_made_within_seconds() -> None:
     texts = [*noise(10_000), *("".join(random.choices("ghijkl ", k=200)) for _ in range(10_000))]
-    began = time.monotonic()
+    began = time.process_time()
     digest(*texts)
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 # ---- clean ----
@@ -441,11 +441,11 @@ HEAVY = {
 
 @pytest.mark.parametrize("text", HEAVY)
 def test_a_megabyte_is_cleaned_and_put_into_a_dm_within_seconds_even_of(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     cleaned = clean(HEAVY[text])
     shape(cleaned)
     compose(alerts_of(cleaned or "nothing", "disk full"), "web1", NOW)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 # ---- the whole way, with a queue that is over its limit ----

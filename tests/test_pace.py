@@ -237,7 +237,7 @@ def test_a_larger_limit_is_made_use_of(queue: Queue, clock: Clock) -> None:
     assert seen.refused == 0 and len(seen.times) > 150 and max(seen.ages) < 30
 
 
-def test_a_day_of_storm_meets_no_refusal(queue: Queue, clock: Clock) -> None:
+def test_six_hours_of_storm_meet_no_refusal(queue: Queue, clock: Clock) -> None:
     seen = storm(queue, clock, 6 * 3600, limit=15)
     assert seen.refused == 0 and len(seen.times) <= 24 * 15
 
@@ -350,7 +350,7 @@ class TestAStormOfTwoWindows:
         assert x.refused_429 == []
         assert sum(told(dm.text) for dm in x.dms) == number
         # all at the start of a window would leave some ten seconds of silence
-        assert max(dm.at - oldest(dm.text) for dm in x.dms) < 7
+        assert max(dm.at - oldest(dm.text) for dm in x.dms) < 9
         assert 8 <= len(x.dms) <= 3 * x.limit
 
 

@@ -431,7 +431,7 @@ def test_xdg_config_home_is_looked_in(sentinel: Sentinel, x: FakeX) -> None:
 def test_a_relative_config_is_found_by_the_worker_too(sentinel: Sentinel, x: FakeX) -> None:
     path = two_configs(sentinel, x)
     done = sentinel.run("send", "--no-wait", "--config", path.name, "disk full", cwd=path.parent)
-    assert done.code == 0, done
+    assert (done.code, done.err) == (0, ""), done
     x.wait_for(lambda: [dm.recipient_id for dm in x.dms] == ["2003"], 30)
 
 

@@ -121,16 +121,20 @@ def test_alerts_queued_around_its_end_are_delivered_time_and_again(
 
 def test_it_outlives_the_terminal_it_was_started_from(sentinel: Sentinel, x: FakeX) -> None:
     x.stop()
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        ["setsid", "--ctty", str(COMMAND), "send", "--no-wait", "disk full"],
-        env=sentinel.env, stdin=slave, stdout=slave, stderr=slave,
-    )  # fmt: skip
-    os.close(slave)
-    assert process.wait(30) == 0
-    os.close(master)  # the terminal hangs up
+    for number in range(5):  # workers of their own: one that had no session yet would be seen
+        config = sentinel.configure(path=sentinel.home / f"{number}.ini")
+        master, slave = pty.openpty()
+        process = subprocess.Popen(
+            ["setsid", "--ctty", str(COMMAND), "send", "--no-wait", "--config", str(config),
+             f"alert <{number}>"],
+            env=sentinel.env, stdin=slave, stdout=slave, stderr=slave,
+        )  # fmt: skip
+        os.close(slave)
+        assert process.wait(30) == 0
+        os.close(master)  # the terminal hangs up
     x.start()
-    x.wait_for(lambda: "disk full" in alerts(x), 30)
+    for number in range(5):
+        x.wait_for(lambda: f"alert <{number}>" in alerts(x), 30)  # noqa: B023
 
 
 def test_it_outlives_its_callers_process_group(sentinel: Sentinel, x: FakeX) -> None:

@@ -156,7 +156,6 @@ def rounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeX, li
 
 def test_the_rounds_killed_senders_and_workers(rounds: tuple[FakeX, list[Round]]) -> None:
     kills = [kill.worker for round in rounds[1] for kill in round.kills]
-    print("KILLS", kills.count(True), kills.count(False))
     assert kills.count(True) >= ROUNDS // 8, kills
     assert kills.count(False) >= ROUNDS // 8, kills
 

@@ -253,7 +253,7 @@ class Queue:
         os.close(descriptor)
         if new:
             sync_directory(path)
-        self.database = sqlite3.connect(path, timeout=10, isolation_level=None)
+        self.database = sqlite3.connect(path, timeout=20, isolation_level=None)
         # FULL, with a journal that is truncated and synced: what is committed is on the disk
         self.database.execute("PRAGMA journal_mode = TRUNCATE")
         self.database.execute("PRAGMA synchronous = FULL")
@@ -410,7 +410,7 @@ def move_aside(path: str, inode: int, reason: str) -> None:
         if os.stat(path).st_ino != inode:
             return
         saved = []
-        damaged = sqlite3.connect(path, timeout=10, isolation_level=None)
+        damaged = sqlite3.connect(path, timeout=20, isolation_level=None)
         try:
             for row in damaged.execute("SELECT recipient, sent, text FROM alert ORDER BY id"):
                 saved.append((str(row[0]), float(row[1]), clean(row[2])))

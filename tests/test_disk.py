@@ -569,4 +569,4 @@ def test_a_queue_that_somebody_holds_locked_holds_nobody_up_for_ever(
         result = sentinel.run("send", "--no-wait", "locked out")
         assert (result.code, len(x.dms)) == (0, 2)
         assert "locked" in result.err
-        assert result.seconds < 15
+        assert result.seconds < 30

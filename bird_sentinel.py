@@ -13,7 +13,7 @@ never held up.
 This file is given the keys of an account on X, so please read it.  It is told in the order in which
 an alert travels:
 
-    message -> queue -> pace -> digest -> X -> worker        and then: authorize, command line
+    voice | message -> queue | config | pace -> digest -> X -> worker | authorize | command line
 
 `send` cleans the text and stores it in a queue on disk.  A worker, one at a time and detached from
 the caller, makes one DM of all that is pending, gives it to X inside X's limits, and only then
@@ -431,6 +431,7 @@ def move_aside(path: str, inode: int, reason: str) -> None:
         queue.close()
     finally:
         os.close(directory)
+
 
 # ---- config: the keys stay private -------------------------------------------------------------
 
@@ -962,7 +963,6 @@ def send_dm(config: Config, handle: str, text: str) -> tuple[Outcome, Mapping[st
 # ---- worker: one at a time, detached, while the queue is not empty -----------------------------
 
 
-
 def note_failure(queue: Queue, scope: str, outcome: Outcome, headers: Mapping[str, str]) -> None:
     """Record why the account or a recipient has to wait, and how long."""
     now, state = time.time(), queue.state(scope)
@@ -1236,7 +1236,6 @@ def await_delivery(queue: Queue, rows: list[int], since: float, deadline: float)
 # ---- authorize: once, with a PIN ---------------------------------------------------------------
 
 
-
 def at_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
@@ -1466,14 +1465,12 @@ and this one below each watchfor:
 # ---- command line: send, flush, status ---------------------------------------------------------
 
 
-
 def use_queue(config: Config, action: Callable[[Queue], T]) -> T:
     try:
         return in_queue(config.queue, action)
     except (OSError, ValueError, sqlite3.Error) as error:
         raise Problem(LOST, f"the queue {config.queue} cannot be used: {lower(error)}",
                       "make its directory writable, or make room on its disk") from None
-
 
 
 def watch(config: Config, rows: list[int], since: float) -> None:

@@ -494,7 +494,7 @@ def test_the_worker_survives_the_hang_up_of_its_terminal(x: FakeX, sentinel: Sen
     x.answer(Answer(delay=1.5))
     master, slave = os.openpty()
     terminal = subprocess.Popen(
-        ["setsid", "--ctty", str(COMMAND), "send", "from a terminal"],
+        ["env", "--default-signal=HUP", "setsid", "--ctty", str(COMMAND), "send", "hang up"],
         env=sentinel.env, stdin=slave, stdout=slave, stderr=slave,
     )  # fmt: skip
     os.close(slave)

@@ -178,6 +178,7 @@ SCHEMA = (
     scope TEXT PRIMARY KEY, status INTEGER, limited INTEGER, failures INTEGER, at REAL, wait REAL,
     error TEXT, hint TEXT, burst INTEGER, share REAL, delivered REAL)""",
 )
+COLUMNS = "recipient, sent, text, gone, kind, count, last"
 STATE = ("scope", "status", "limited", "failures", "at", "wait", "error", "hint", "burst", "share",
          "delivered")
 NOT_KEPT = f"(more than {KEPT_ALERTS:,} alerts were pending: this one is counted, not quoted)"
@@ -248,9 +249,11 @@ class Queue:
         new = create and not os.path.exists(path)
         # ours is closed before SQLite opens the file: a later close would drop SQLite's locks
         descriptor = open_private(path, os.O_RDWR | (os.O_CREAT if create else 0))
-        if os.fstat(descriptor).st_mode & 0o077:
+        found = os.fstat(descriptor)
+        if found.st_mode & 0o077:
             os.fchmod(descriptor, 0o600)
         os.close(descriptor)
+        self.path, self.inode = path, found.st_ino
         if new:
             sync_directory(path)
         self.database = sqlite3.connect(path, timeout=20, isolation_level=None)
@@ -258,12 +261,12 @@ class Queue:
         self.database.execute("PRAGMA journal_mode = TRUNCATE")
         self.database.execute("PRAGMA synchronous = FULL")
         tables = "SELECT count(*) FROM sqlite_master WHERE name IN ('alert', 'refused', 'state')"
-        found = self.one(tables)
-        if found == 0:
+        number = self.one(tables)
+        if number == 0:
             with self:
                 for statement in SCHEMA if self.one(tables) == 0 else ():
                     self.database.execute(statement)
-        elif found != 3:
+        elif number != 3:
             raise sqlite3.DatabaseError("it is not one of ours")
 
     def close(self) -> None:
@@ -274,8 +277,12 @@ class Queue:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.database.in_transaction:
-            self.database.execute("ROLLBACK" if kind else "COMMIT")
+        try:
+            if self.database.in_transaction and not kind:
+                self.database.execute("COMMIT")
+        finally:
+            if self.database.in_transaction:
+                self.database.execute("ROLLBACK")
 
     def one(self, query: str, *values: Any) -> Any:
         row = self.database.execute(query, values).fetchone()
@@ -342,7 +349,7 @@ class Queue:
                 )
             for handle in handles:
                 self.database.execute(
-                    "INSERT INTO alert (recipient, sent, text, gone, kind, count, last) SELECT"
+                    f"INSERT INTO alert ({COLUMNS}) SELECT"
                     f" ?, sent, text, gone, kind, count, last FROM alert WHERE {strangers}",
                     (handle, *handles),
                 )
@@ -411,24 +418,37 @@ def move_aside(path: str, inode: int, reason: str) -> None:
             return
         saved = []
         damaged = sqlite3.connect(path, timeout=20, isolation_level=None)
-        try:
-            for row in damaged.execute("SELECT recipient, sent, text FROM alert ORDER BY id"):
-                saved.append((str(row[0]), float(row[1]), clean(row[2])))
-        except (sqlite3.Error, TypeError, ValueError):
-            pass
-        damaged.close()
+        with contextlib.suppress(sqlite3.Error):
+            damaged.execute("BEGIN EXCLUSIVE")  # nobody adds to it now
+        with contextlib.suppress(sqlite3.Error, TypeError, ValueError):
+            for row in damaged.execute(f"SELECT {COLUMNS} FROM alert ORDER BY id"):
+                recipient, sent, text, gone, kind, count, last = row
+                saved.append((str(recipient), float(sent), clean(text), int(gone), int(kind),
+                              int(count), float(last)))
         aside = f"{path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        os.rename(path, aside)
-        if os.path.exists(path + "-journal"):
-            os.rename(path + "-journal", aside + "-journal")
         tidings = f"the queue was damaged ({reason}); it is now {aside}, alerts may be missing"
+        now = time.time()
+        saved.append(("", now, f"bird_sentinel: {tidings}", 0, -1, 1, now))
+
+        # the new one takes its place when it is whole, so that there always is one
+        for name in (f"{path}.new", f"{path}.new-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+        queue = Queue(f"{path}.new")
+        with queue:
+            queue.database.executemany(
+                f"INSERT INTO alert ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", saved
+            )
+        queue.close()
+        os.unlink(f"{path}.new-journal")
+        damaged.close()
+        os.link(path, aside)
+        if os.path.exists(f"{path}-journal"):
+            os.rename(f"{path}-journal", f"{aside}-journal")
+        os.rename(f"{path}.new", path)
+        sync_directory(path)
         say("warning", tidings)
         report(tidings)
-        queue = Queue(path)
-        for recipient, sent, text in saved:
-            queue.add([recipient], sent, text)
-        queue.add([""], time.time(), f"bird_sentinel: {tidings}")
-        queue.close()
     finally:
         os.close(directory)
 
@@ -594,18 +614,21 @@ def adopt_stray(queue: Queue, config: Config) -> None:
     """Take over the alerts that came while the config, and with it `[delivery] queue`, could not be
     read."""
     stray = stray_queue(config.path)
-    if config.queue == stray or not os.path.exists(stray):
+    if not os.path.exists(stray) or os.path.samefile(stray, queue.path):
         return
-    queue.database.execute("ATTACH ? AS stray", (stray,))
     try:
-        with queue:
-            queue.database.execute(
-                "INSERT INTO alert (recipient, sent, text, gone, kind, count, last)"
-                " SELECT recipient, sent, text, gone, kind, count, last FROM stray.alert"
-            )
-            queue.database.execute("DELETE FROM stray.alert")
-    finally:
-        queue.database.execute("DETACH stray")
+        queue.database.execute("ATTACH ? AS stray", (stray,))
+        try:
+            if queue.one("SELECT 1 FROM stray.alert LIMIT 1"):
+                with queue:
+                    queue.database.execute(
+                        f"INSERT INTO alert ({COLUMNS}) SELECT {COLUMNS} FROM stray.alert"
+                    )
+                    queue.database.execute("DELETE FROM stray.alert")
+        finally:
+            queue.database.execute("DETACH stray")
+    except sqlite3.Error as error:  # whatever is wrong with it, ours must go on
+        report(f"the queue {stray} cannot be taken over: {lower(error)}")
 
 
 # ---- pace: a burst becomes a few DMs, inside X's limits ----------------------------------------
@@ -815,6 +838,7 @@ def ask_x(session: Any, call: Callable[[], object]) -> Answer:
     session.max_redirects = 0
     why = "the answer cannot be read"
     signal.signal(signal.SIGALRM, out_of_time)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     try:
         try:
             signal.setitimer(signal.ITIMER_REAL, TOTAL, 1)  # again, should something swallow it
@@ -836,6 +860,10 @@ def reason(error: Exception) -> str:
         return "its TLS certificate cannot be verified"
     if "Timeout" in name:
         return "no answer in time"
+    if name in ("InvalidURL", "InvalidProxyURL", "LocationParseError"):
+        return "the address of the proxy is malformed"  # not its words: they have the password
+    if "CA certificate bundle" in str(error):
+        return "the file that REQUESTS_CA_BUNDLE names is missing"
     # requests and urllib3 put the cause last: "…: [Errno 111] Connection refused'))"
     words = clean(str(error)).rsplit(": ", 1)[-1].strip("'\")>(").partition("] ")
     return cut((words[2] or words[0]).lower() or name, 100)[0]
@@ -1000,7 +1028,8 @@ class Memory:
     """What a worker knows beside the queue, and may lose with its life."""
 
     def __init__(self) -> None:
-        self.told: dict[int, Alert] = {}  # delivered, but not to be deleted: the disk is full
+        # settled with X, but not on the disk, as that is full: the alerts, and why X refused one
+        self.told: dict[int, tuple[Alert, str]] = {}
         self.suspects: dict[str, int] = {}  # how many alerts, from the oldest, hold a refused one
         self.troubles = 0  # in a row: the queue could not be used
 
@@ -1009,8 +1038,10 @@ def deliver_due(queue: Queue, config_path: str, memory: Memory) -> float | None:
     """Make the one attempt that is due and has waited longest.  Returns the seconds until the
     next; None when nothing is pending."""
     if memory.told:
-        with contextlib.suppress(sqlite3.OperationalError), queue:  # else it is not told again
-            queue.settle(memory.told.values())
+        with contextlib.suppress(sqlite3.OperationalError):  # not now; but it is not told again
+            with queue:
+                for alert, why in memory.told.values():
+                    queue.put_aside(alert, why) if why else queue.settle([alert])
             memory.told.clear()
     if not queue.one("SELECT 1 FROM alert LIMIT 1"):
         return None
@@ -1039,14 +1070,15 @@ def deliver_due(queue: Queue, config_path: str, memory: Memory) -> float | None:
 
 def attempt(queue: Queue, config: Config, handle: str, alerts: list[Alert], memory: Memory) -> None:
     """Send one recipient a DM of all its alerts, or of those in which a refused one is sought."""
-    suspects = min(memory.suspects.pop(handle, 0), len(alerts))
+    suspects = min(memory.suspects.get(handle, 0), len(alerts))
     if suspects:
         alerts = alerts[: max(1, suspects // 2)]
     outcome, headers = send_dm(config, handle, compose(alerts, config.host, time.time()))
     refusal = outcome if outcome.kind == "content" else None
+    if refusal:
+        memory.suspects[handle] = len(alerts)
     if refusal and len(alerts) > 1:
         # one in here: seek it at once, so that it holds up the others no longer
-        memory.suspects[handle] = len(alerts)
         state = queue.state(handle)
         state.at, state.wait = time.time(), 0.0
         queue.store(state)
@@ -1055,8 +1087,8 @@ def attempt(queue: Queue, config: Config, handle: str, alerts: list[Alert], memo
     if refusal:
         # only if X takes a notice in its place is it the text that X refuses
         now = time.time()
-        text = (f"an alert of {clock(alerts[0].sent, now)} was refused by X and is put aside; to"
-                " read it, run there: bird_sentinel status")
+        text = (f"{plural(alerts[0].count)} of {clock(alerts[0].sent, now)} refused by X and put"
+                " aside; to read it, run there: bird_sentinel status")
         notice = compose([Alert(0, now, text)], config.host, now)
         outcome, headers = send_dm(config, handle, notice)
         if outcome.kind == "content":
@@ -1073,10 +1105,11 @@ def attempt(queue: Queue, config: Config, handle: str, alerts: list[Alert], memo
                 note_answer(queue, headers)
                 note_delivery(queue, handle, headers, len(config.recipients))
         except sqlite3.OperationalError:
-            memory.told.update((alert.id, alert) for alert in alerts)
+            why = refusal.error if refusal else ""
+            memory.told.update((alert.id, (alert, why)) for alert in alerts)
             raise
-        if suspects > len(alerts):
-            memory.suspects[handle] = suspects - len(alerts)
+        finally:
+            memory.suspects[handle] = max(0, suspects - len(alerts))
         number = plural(sum(alert.count for alert in alerts))
         report(f"{number} for @{handle}: " + (refusal.words if refusal else "delivered in one DM"))
     elif outcome.kind == "recipient":
@@ -1084,6 +1117,23 @@ def attempt(queue: Queue, config: Config, handle: str, alerts: list[Alert], memo
         note_failure(queue, handle, outcome, headers)
     else:
         note_failure(queue, "", outcome, headers)
+        # it may be this one's fault after all: next time it is another's turn
+        state = queue.state(handle)
+        state.at, state.wait = time.time(), 0.0
+        queue.store(state)
+
+
+def keep_lock(queue_path: str, lock: int) -> bool:
+    """Whether this worker is still the one; somebody may have removed the lock's file, or all."""
+    try:
+        return os.path.samestat(os.fstat(lock), os.stat(queue_path + ".lock"))
+    except FileNotFoundError:
+        again = take_lock(queue_path) if os.path.exists(queue_path) else None
+        if again is None:
+            return False
+        os.dup2(again, lock, inheritable=False)
+        os.close(again)
+        return True
 
 
 def run_worker(config_path: str, queue_path: str, lock: int) -> None:
@@ -1094,8 +1144,8 @@ def run_worker(config_path: str, queue_path: str, lock: int) -> None:
         file.write(str(os.getpid()))
     while True:
         try:
-            if not os.path.samestat(os.fstat(lock), os.stat(queue_path + ".lock")):
-                return  # the directory was replaced, and a new worker has a new lock
+            if not keep_lock(queue_path, lock):
+                return
             wait = in_queue(
                 queue_path, lambda queue: deliver_due(queue, config_path, memory), create=False
             )
@@ -1196,11 +1246,11 @@ def worker_runs(queue_path: str) -> bool:
         os.close(lock)
 
 
-def await_delivery(queue: Queue, rows: list[int], since: float, deadline: float) -> bool:
-    """Look for a second, at the longest until the deadline, whether the rows are delivered; False:
+def await_delivery(queue: Queue, ours: str, since: float, deadline: float) -> bool:
+    """Look for a second, at the longest until the deadline, whether the rows (`ours`: a condition
+    of SQL) are delivered; False:
     not known yet.  Raises Problem when they have to wait, whose status is the worst of their
     recipients', with the names of those who did not get it."""
-    ours = f"id BETWEEN {min(rows)} AND {max(rows)}"
     pause = time.monotonic() + 1
     while True:
         waiting = queue.database.execute(f"SELECT DISTINCT recipient FROM alert WHERE {ours}")
@@ -1294,10 +1344,10 @@ def walk_pin_flow(consumer_key: str, consumer_secret: str) -> tuple[dict[str, st
             is_key(token.get(name, "")) for name in ("oauth_token", "oauth_token_secret")
         ):
             return token, answer.headers.get("x-access-level", "")
-        if outcome.status != REFUSED:
-            raise Problem(KEPT, "the PIN could not be exchanged: "
+        if answer.status != 401 or outcome.hint != AGAIN:
+            raise Problem(outcome.status or KEPT, "the PIN could not be exchanged: "
                           + (outcome.error or "X's answer cannot be read"),
-                          "try again: bird_sentinel authorize")
+                          outcome.hint or "try again: bird_sentinel authorize")
         say("error", "X does not accept this PIN" + (", here is a new page" if left else ""))
     raise Problem(REFUSED, "three PINs were not accepted; nothing was changed", AGAIN)
 
@@ -1362,8 +1412,9 @@ def authorize(args: argparse.Namespace) -> int:
 
     # what a person has to tell; nothing on disk changes before X has said yes to it
     account = {}
-    for name in KEYS[:2]:
-        known = os.environ.get(f"BIRD_SENTINEL_{name.upper()}") or config.account.get(name)
+    given = {name: os.environ.get(f"BIRD_SENTINEL_{name.upper()}") for name in KEYS[:2]}
+    for name in KEYS[:2]:  # never half a pair from the environment and half from the config
+        known = given[name] if any(given.values()) else config.account.get(name)
         words = name.replace("_", " ")
         account[name] = known or ask(f"{words}: ", hidden=name.endswith("secret"))
         if not is_key(account[name]):
@@ -1415,22 +1466,22 @@ def prove(config: Config, test: bool) -> int:
     """Deliver what was queued, with a test DM to each recipient: the whole way an alert takes."""
     since = time.time()
 
-    def prepare(queue: Queue) -> tuple[int, list[int]]:
+    def prepare(queue: Queue) -> tuple[int, int, list[int]]:
         adopt_stray(queue, config)
         queue.forget_errors()
         rows = []
         if test:
             text = f"bird_sentinel is set up: alerts of {config.host} arrive here"
             rows = queue.add(config.recipients, since, text)
-        return queue.pending() - test, rows
+        return queue.inode, queue.pending() - test, rows
 
-    waiting, rows = use_queue(config, prepare)
+    inode, waiting, rows = use_queue(config, prepare)
     if waiting:
         show(f"Delivering what was queued: {plural(waiting)}.")
     if waiting or test:
         deliver(config)
     if rows:
-        watch(config, rows, since)
+        watch(config, inode, f"id IN ({', '.join(map(str, rows))})", since)
         show(f"A test DM was delivered to {at(config.recipients)}.")
     return DELIVERED
 
@@ -1473,18 +1524,28 @@ def use_queue(config: Config, action: Callable[[Queue], T]) -> T:
                       "make its directory writable, or make room on its disk") from None
 
 
-def watch(config: Config, rows: list[int], since: float) -> None:
-    """Wait for the rows to be delivered; raises Problem if they are not."""
+def watch(config: Config, inode: int, ours: str, since: float) -> None:
+    """Wait for rows of the queue to be delivered; raises Problem if they are not."""
     deadline = time.monotonic() + PATIENCE
 
     def look(queue: Queue) -> bool:
-        return await_delivery(queue, rows, since, deadline)
+        if queue.inode != inode:
+            raise Problem(KEPT, "the queue was damaged and replaced meanwhile; whether this alert"
+                          " is still in it is not known", "see: bird_sentinel status")
+        return await_delivery(queue, ours, since, deadline)
 
     try:
         while not in_queue(config.queue, look, create=False):
             deliver(config, nudge=False)  # the worker may have been killed
     except FileNotFoundError:
         raise vanished(config.queue) from None
+    except (OSError, sqlite3.Error) as error:
+        raise unusable(error) from None
+
+
+def unusable(error: Exception) -> Problem:
+    return Problem(KEPT, f"kept in the queue, which cannot be used now: {lower(error)}",
+                   "see: bird_sentinel status")
 
 
 def read_standard_input() -> tuple[str, int]:
@@ -1519,8 +1580,8 @@ def read_message(words: list[str], literal: list[str]) -> tuple[str, int]:
 
 
 def send(args: argparse.Namespace) -> int:
-    since = time.time()
     text, gone = read_message(args.message, args.literal)
+    since = time.time()
     config: Config | None = None
     trouble = Problem(CONFIG, "")
     path = queue_path = ""
@@ -1539,7 +1600,7 @@ def send(args: argparse.Namespace) -> int:
         return DELIVERED
 
     # from here on the alert is not lost: on disk first, then all else
-    def accept(queue: Queue) -> tuple[list[int], bool, State]:
+    def accept(queue: Queue) -> tuple[int, list[int], bool, State]:
         account = queue.state("")
         if config and account.status == CONFIG:
             queue.forget_errors()  # what was wrong with the config has been mended
@@ -1547,12 +1608,12 @@ def send(args: argparse.Namespace) -> int:
         pending = queue.recipients()
         now_due = any(handle not in pending or queue.state(handle).due(since) <= since
                       for handle in handles) and account.due(since) <= since
-        return queue.add(handles, since, text, gone), now_due, account
+        return queue.inode, queue.add(handles, since, text, gone), now_due, account
 
     try:
         if not queue_path:
             raise OSError(None, "there is no place for it")
-        rows, now_due, account = in_queue(queue_path, accept)
+        inode, rows, now_due, account = in_queue(queue_path, accept)
     except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: no path for this locale
         return deliver_directly(config, trouble, handles, Alert(0, since, text, gone), error)
     if config is None:
@@ -1561,7 +1622,7 @@ def send(args: argparse.Namespace) -> int:
     working = deliver(config, nudge=now_due)
     if not working or not args.no_wait:
         try:
-            watch(config, rows, since)
+            watch(config, inode, f"id IN ({', '.join(map(str, rows))})", since)
         except Problem as problem:
             if not working:
                 problem.hint = "when processes can be started again, run: bird_sentinel flush"
@@ -1593,6 +1654,8 @@ def deliver(config: Config, nudge: bool = True) -> bool:
             pass
     except FileNotFoundError:
         raise vanished(config.queue) from None
+    except (OSError, sqlite3.Error) as error:
+        raise unusable(error) from None
     finally:
         if lock is not None:
             os.close(lock)
@@ -1613,13 +1676,16 @@ def deliver_directly(
     if config is None:
         raise Problem(LOST, f"{stored} and not be delivered: {trouble.message}", trouble.hint)
     say("warning", f"{stored}, delivering directly")
-    missed, held = [], State("")
+    missed: list[tuple[str, Outcome]] = []
+    held = State("")
     if "locked" not in str(error):  # that was waited for already
         with contextlib.suppress(OSError, ValueError, sqlite3.Error):
             held = in_queue(config.queue, lambda queue: queue.state(""), create=False)
     for handle in handles:
         if held.limited and held.due(alert.sent) > alert.sent:
             outcome = Outcome("limit", held.error)
+        elif missed and missed[-1][1].kind == "retry":
+            outcome = missed[-1][1]  # X cannot be reached; do not hold the caller up again
         else:
             try:
                 text = compose([alert], config.host, time.time())
@@ -1640,22 +1706,21 @@ def flush(args: argparse.Namespace) -> int:
     since = time.time()
     config = read_config(locate_config(args.config))
 
-    def prepare(queue: Queue) -> tuple[int, list[int]]:
+    def prepare(queue: Queue) -> tuple[int, int, int]:
         with contextlib.suppress(sqlite3.OperationalError):  # on a full disk, deliver all the same
             adopt_stray(queue, config)
             if args.discard_refused:
                 queue.database.execute("DELETE FROM refused")
             queue.readdress(list(config.recipients))
             queue.forget_waits()
-        rows = queue.database.execute("SELECT id FROM alert").fetchall()
-        return queue.pending(), [row[0] for row in rows]
+        return queue.inode, queue.pending(), queue.one("SELECT max(id) FROM alert") or 0
 
-    number, rows = use_queue(config, prepare)
-    if not rows:
+    inode, number, last = use_queue(config, prepare)
+    if not number:
         show("nothing is pending")
         return DELIVERED
     deliver(config)
-    watch(config, rows, since)
+    watch(config, inode, f"id <= {last}", since)
     show(f"delivered: {plural(number)}")
     return DELIVERED
 
@@ -1670,13 +1735,12 @@ def status(args: argparse.Namespace) -> int:
         trouble = problem
     queue_path = config.queue if config else stray_queue(path)
     running = worker_runs(queue_path)
-    pending, oldest, newest, coming, last = 0, None, 0.0, None, None
+    pending, oldest, coming, last = 0, None, None, None
     failed, refused = State(""), []
     try:
         queue = Queue(queue_path, create=False)
         pending = queue.pending()
-        row = queue.database.execute("SELECT min(sent), max(sent) FROM alert").fetchone()
-        oldest, newest = row[0], row[1] or 0.0
+        oldest = queue.one("SELECT min(sent) FROM alert")
         states = [queue.state(scope) for scope in ["", *queue.recipients()]]
         failed = max(states, key=lambda state: (bool(state.error), state.status))
         dues = [max(states[0].due(now), state.due(now), now) for state in states[1:]]
@@ -1689,8 +1753,9 @@ def status(args: argparse.Namespace) -> int:
         pass
     except (OSError, ValueError, sqlite3.Error) as damage:
         trouble = Problem(KEPT, f"the queue {queue_path} cannot be read: {lower(damage)}")
-    if config and newest >= now - 1 and not running:
-        deliver(config)  # its sender may have taken our look at the lock for a worker
+    if config and pending and not running:
+        # its worker was killed, or its sender took our look at the lock for one
+        deliver(config, nudge=False)
 
     error = trouble.message or failed.error or None
     code = trouble.status or (failed.status or KEPT if pending else DELIVERED)

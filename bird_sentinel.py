@@ -1087,8 +1087,10 @@ def attempt(queue: Queue, config: Config, handle: str, alerts: list[Alert], memo
     if refusal:
         # only if X takes a notice in its place is it the text that X refuses
         now = time.time()
-        text = (f"{plural(alerts[0].count)} of {clock(alerts[0].sent, now)} refused by X and put"
-                " aside; to read it, run there: bird_sentinel status")
+        count = alerts[0].count
+        what = "an alert" if count == 1 else f"an alert (and {count - 1:,} like it)"
+        text = (f"{what} of {clock(alerts[0].sent, now)} was refused by X and is put aside; to"
+                " read it, run there: bird_sentinel status")
         notice = compose([Alert(0, now, text)], config.host, now)
         outcome, headers = send_dm(config, handle, notice)
         if outcome.kind == "content":

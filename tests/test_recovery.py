@@ -51,7 +51,8 @@ def test_a_waiting_send_does_not_take_a_queue_that_was_replaced_for_a_delivery(
     x.answer(Answer(503, delay=3), times=None)
     sending = sentinel.start("send", "precious", stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     x.wait_for(lambda: x.requests)
-    sentinel.queue.write_bytes(b"garbage" * 10000)
+    with sentinel.queue.open("r+b") as file:  # not emptied first: that would be another fault
+        file.write(b"garbage" * 10000)
     out, err = sending.communicate(timeout=60)
     assert (sending.returncode, out) == (75, b""), err
     assert b"damaged" in err

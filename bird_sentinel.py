@@ -1526,6 +1526,18 @@ def use_queue(config: Config, action: Callable[[Queue], T]) -> T:
                       "make its directory writable, or make room on its disk") from None
 
 
+def in_kept_queue(queue_path: str, action: Callable[[Queue], T]) -> T:
+    """Do something with a queue that holds an alert already; raises Problem where that fails."""
+    try:
+        return in_queue(queue_path, action, create=False)
+    except FileNotFoundError:
+        raise Problem(LOST, f"the queue {queue_path} has vanished, and what was in it",
+                      "see what removed it, then send again") from None
+    except (OSError, sqlite3.Error) as error:
+        raise Problem(KEPT, f"kept in the queue, which cannot be used now: {lower(error)}",
+                      "see: bird_sentinel status") from None
+
+
 def watch(config: Config, inode: int, ours: str, since: float) -> None:
     """Wait for rows of the queue to be delivered; raises Problem if they are not."""
     deadline = time.monotonic() + PATIENCE
@@ -1536,18 +1548,8 @@ def watch(config: Config, inode: int, ours: str, since: float) -> None:
                           " is still in it is not known", "see: bird_sentinel status")
         return await_delivery(queue, ours, since, deadline)
 
-    try:
-        while not in_queue(config.queue, look, create=False):
-            deliver(config, nudge=False)  # the worker may have been killed
-    except FileNotFoundError:
-        raise vanished(config.queue) from None
-    except (OSError, sqlite3.Error) as error:
-        raise unusable(error) from None
-
-
-def unusable(error: Exception) -> Problem:
-    return Problem(KEPT, f"kept in the queue, which cannot be used now: {lower(error)}",
-                   "see: bird_sentinel status")
+    while not in_kept_queue(config.queue, look):
+        deliver(config, nudge=False)  # the worker may have been killed
 
 
 def read_standard_input() -> tuple[str, int]:
@@ -1652,21 +1654,12 @@ def deliver(config: Config, nudge: bool = True) -> bool:
     say("warning", f"no worker can be started ({why}), delivering directly")
     memory = Memory()
     try:
-        while in_queue(config.queue, lambda q: deliver_due(q, config.path, memory), False) == 0:
+        while in_kept_queue(config.queue, lambda q: deliver_due(q, config.path, memory)) == 0:
             pass
-    except FileNotFoundError:
-        raise vanished(config.queue) from None
-    except (OSError, sqlite3.Error) as error:
-        raise unusable(error) from None
     finally:
         if lock is not None:
             os.close(lock)
     return False
-
-
-def vanished(queue_path: str) -> Problem:
-    return Problem(LOST, f"the queue {queue_path} has vanished, and what was in it",
-                   "see what removed it, then send again")
 
 
 def deliver_directly(

@@ -12,9 +12,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -135,6 +136,15 @@ class Sentinel:
     def wait_idle(self, timeout: float = 20) -> None:
         """Wait until no process of it is left."""
         until(lambda: not self.processes(), timeout, "a process is still running")
+
+
+def at_once(attempt: Callable[..., None], ways: Iterable[tuple[Any, ...]]) -> None:
+    """Make attempts that take long side by side: one for each tuple of arguments."""
+    threads = [threading.Thread(target=attempt, args=way) for way in ways]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(100)
 
 
 def until(true: Callable[[], object], timeout: float = 10, why: str = "it did not happen") -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Callable
 
 import pytest
-from conftest import COMMAND, Result, Sentinel
+from conftest import COMMAND, Result, Sentinel, at_once
 from fake_x import ERRORS, Answer, FakeX, Mode
 
 CLOSED = "nothing more comes on standard input"  # in the place of a PIN
@@ -683,11 +683,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[R
 
     ways = ((REQUEST, "stall"), (REQUEST, "trickle"), (ACCESS, "stall"), (ACCESS, "trickle"),
             ("", "stall-connect"), ("/2/dm_conversations/", "stall"))  # fmt: skip
-    threads = [threading.Thread(target=attempt, args=way) for way in ways]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(100)
+    at_once(attempt, ways)
     yield results
 
 

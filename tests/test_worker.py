@@ -13,14 +13,13 @@ import re
 import signal
 import socket
 import subprocess
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, Result, Sentinel, until
+from conftest import COMMAND, Result, Sentinel, at_once, until
 from fake_x import ERRORS, Answer, FakeX, Mode
 from test_authorize import walk
 
@@ -251,11 +250,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[R
             sentinel.kill()
 
     modes: tuple[Mode, ...] = ("stall", "trickle", "stall-connect")
-    threads = [threading.Thread(target=attempt, args=(mode,)) for mode in modes]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(100)
+    at_once(attempt, [(mode,) for mode in modes])
     yield results
 
 

@@ -1198,26 +1198,24 @@ def wake_worker(config_path: str, queue_path: str, nudge: bool = True) -> None:
                 os.kill(int(file.read(20)), signal.SIGCONT)  # harms nobody, should it be stale
         return
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        child = os.fork()
-        if child == 0:
-            detach(lambda: run_worker(config_path, queue_path, lock), lock)
-        # after this no signal to our process group and no hang-up reaches the worker
-        _, code = os.waitpid(child, 0)
-        if code:
-            raise OSError("no worker process can be started")
+        detached, until_detached = os.pipe()
+        if os.fork() == 0:
+            detach(lambda: run_worker(config_path, queue_path, lock), lock, until_detached)
+        # when this ends, no signal to our process group and no hang-up reaches the worker
+        os.close(until_detached)
+        os.read(detached, 1)
+        os.close(detached)
     finally:
         os.close(lock)
 
 
-def detach(task: Callable[[], None], lock: int) -> NoReturn:
-    """Run the task in a session of its own, as nobody's child and with no descriptor of the
-    caller's but the lock, so that nobody waits for it and no terminal ends it."""
+def detach(task: Callable[[], None], lock: int, until_detached: int) -> NoReturn:
+    """Run the task in a session of its own, with no descriptor of the caller's but the lock, so
+    that nobody waits for it and no terminal ends it."""
     code = 1
     try:
         os.setsid()
-        if os.fork():
-            os._exit(0)
+        os.close(until_detached)
         os.chdir("/")
         # not closed: objects of the caller's, which live on here, would close the numbers again
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

@@ -329,12 +329,12 @@ def test_a_worker_killed_at_any_step_loses_nothing(big: FakeX, homes: Homes) -> 
     assert sum("killed by SIGKILL" in trace for trace in traces) > len(chosen) // 2
 
 
-def test_when_the_process_between_sender_and_worker_is_killed_the_alert_comes_once(
+def test_when_sender_and_worker_are_killed_as_they_end_the_alert_comes_once(
     big: FakeX, homes: Homes
 ) -> None:
     sentinel = homes.new(big)
     big.answer(Answer(delay=1), times=None)
-    # each of the three, sender, the process between, worker, is killed when all its work is done
+    # each of the two is killed when all its work is done
     subprocess.run(
         ["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=exit_group",
          "-e", "inject=exit_group:signal=KILL:when=1",

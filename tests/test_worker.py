@@ -136,6 +136,21 @@ def test_it_outlives_the_terminal_it_was_started_from(sentinel: Sentinel, x: Fak
         x.wait_for(lambda: f"alert <{number}>" in alerts(x), 30)  # noqa: B023
 
 
+def test_it_has_left_its_callers_session_when_send_ends(
+    sentinel: Sentinel, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    subprocess.run(
+        ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=setsid,exit_group",
+         "-e", "inject=setsid:delay_enter=300000", str(COMMAND), "send", "--no-wait", "disk full"],
+        env=sentinel.env, stdin=subprocess.DEVNULL, timeout=60, check=True,
+    )  # fmt: skip
+    calls = [line.split(maxsplit=1)[1] for line in trace.read_text().splitlines()]
+    left = next(n for n, call in enumerate(calls) if "setsid" in call and "= " in call)
+    ended = next(n for n, call in enumerate(calls) if call.startswith("exit_group"))
+    assert left < ended, calls
+
+
 def test_it_outlives_its_callers_process_group(sentinel: Sentinel, x: FakeX) -> None:
     x.stop()
     process = subprocess.Popen(

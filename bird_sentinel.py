@@ -22,22 +22,21 @@ deletes it from the queue.  It ends when the queue is empty.
 
 from __future__ import annotations
 
-import argparse
-import configparser
 import contextlib
 import fcntl
 import os
-import re
-import signal
 import sqlite3
 import stat
 import sys
 import time
 import zlib
 
-TYPE_CHECKING = False  # importing typing itself would cost each alert some 3 ms
+# The watcher is blind while this script starts, and most of that is imports.  Whatever is not
+# needed to store an alert is imported where it is used: re, signal and all that stands on them,
+# argparse and configparser too, would more than double what an alert takes.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any, NoReturn, TypeVar
 
     T = TypeVar("T")
@@ -128,14 +127,17 @@ UNWANTED = dict.fromkeys(  # control characters but tab and newline, and Unicode
     + [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 )
 NUMBERS = r"(?ai)\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b|[0-9]+"
+HEX = b"0123456789abcdefxABCDEFX"
 
 
 def clean(raw: str | bytes) -> str:
     """Return text that is safe in a DM and on a terminal: no control or escape sequences, no NUL,
     no bidi controls; what is not UTF-8 becomes U+FFFD; newlines and tabs stay."""
     text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
-    if text.isprintable():
-        return text  # as nearly all are; none of what is unwanted counts as printable
+    if text.translate({9: " ", 10: " "}).isprintable():
+        return text.strip("\n")  # as nearly all are; none of what is unwanted counts as printable
+    import re
+
     text = re.sub(ESCAPES, "", text.replace("\r\n", "\n")).translate(UNWANTED)
     # UTF-16 has the surrogates of which a lone one can be no character
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip("\n")
@@ -154,7 +156,18 @@ def cut(text: str, room: int) -> tuple[str, int]:
 
 def shape(text: str) -> str:
     """What is left of a line where all digits and hex numbers are taken for the same."""
+    import re
+
     return re.sub(NUMBERS, "#", text)
+
+
+def rough_shape(text: str) -> int:
+    """A checksum that lines of one shape share, and few others do; quick, with no need of re."""
+    words = text.encode("utf-8").split()
+    return zlib.crc32(b" ".join(
+        word.translate(None, HEX) if word.translate(None, b"0123456789") != word else word
+        for word in words
+    ))
 
 
 # ---- queue: nothing accepted is lost -----------------------------------------------------------
@@ -166,7 +179,7 @@ SCHEMA = (
     sent REAL NOT NULL,                    -- seconds since the epoch
     text TEXT NOT NULL,
     gone INTEGER NOT NULL,                 -- characters cut from the text
-    kind INTEGER NOT NULL,                 -- checksum of the text's shape
+    kind INTEGER NOT NULL,                 -- the text's rough shape
     count INTEGER NOT NULL DEFAULT 1,      -- with those like it that came when the queue was full,
     last REAL NOT NULL)                    -- and when the last of them did
     """,
@@ -295,7 +308,7 @@ class Queue:
             return [self.add_row(recipient, sent, text, gone) for recipient in recipients]
 
     def add_row(self, recipient: str, sent: float, text: str, gone: int) -> int:
-        kind = zlib.crc32(shape(text).encode("utf-8"))
+        kind = rough_shape(text)
         pending = self.one("SELECT count(*) FROM alert WHERE recipient = ?", recipient)
         if pending >= KEPT_ALERTS:
             # a flood must not push out what is new in kind
@@ -461,14 +474,19 @@ KEYS = ("consumer_key", "consumer_secret", "access_token", "access_token_secret"
 class Config:
     """What config.ini says; see `read_config`."""
 
-    def __init__(self, path: str, parser: configparser.ConfigParser) -> None:
+    def __init__(self, path: str, text: str = "") -> None:
+        try:
+            sections = ini_values(text)
+        except ValueError as error:
+            raise Problem(CONFIG, f"the config {path} has an error in line {error}",
+                          "it has [section] lines and name = value lines") from None
         self.path = path
-        self.account = dict(parser["account"]) if parser.has_section("account") else {}
-        self.recipients = dict(parser["recipients"]) if parser.has_section("recipients") else {}
-        own = stray_queue(path)
-        queue = os.path.expanduser(parser.get("delivery", "queue", fallback="") or own)
+        self.account = sections.get("account", {})
+        self.recipients = sections.get("recipients", {})
+        delivery = sections.get("delivery", {})
+        queue = os.path.expanduser(delivery.get("queue") or stray_queue(path))
         self.queue = os.path.join(os.path.dirname(path), queue)
-        host = clean(parser.get("delivery", "host", fallback="")).replace("\n", " ")
+        host = clean(delivery.get("host", "")).replace("\n", " ")
         self.host = host or short_host_name()
 
 
@@ -504,21 +522,73 @@ def stray_queue(config_path: str) -> str:
     return config_path + ".queue.db"
 
 
-def new_parser() -> configparser.ConfigParser:
-    """INI in which '%' is an ordinary character, names keep their case, no section is special."""
-    parser = configparser.ConfigParser(interpolation=None, default_section="\n")
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    return parser
+def ini_lines(text: str) -> Iterator[tuple[str, str, str, str]]:
+    """For each line of an INI file: the line, its section, the name which it gives a value to (''
+    where to none), and that value or more of it.  As configparser reads it without interpolation,
+    but names keep their case.  Raises ValueError with the number of a line that does not fit."""
+    section, name, depth, seen = "", "", 0, set()
+    for number, line in enumerate(text.split("\n"), 1):
+        words = line.strip()
+        indent = len(line) - len(line.lstrip())
+        if not words or words[0] in "#;":
+            yield line, section, "", ""
+        elif name and indent > depth:  # the value goes on
+            yield line, section, name, words
+        else:
+            if words[0] == "[" and words.rfind("]") > 1:
+                section, name, value = words[1 : words.rindex("]")], "", ""
+            else:
+                name, found, _ = words.replace(":", "=").partition("=")
+                value, depth = words[len(name) + 1 :].strip(), indent
+                name = name.strip()
+                if not section or not name or not found:
+                    raise ValueError(number)
+            if (section, name) in seen:
+                raise ValueError(number)
+            seen.add((section, name))
+            yield line, section, name, value
 
 
-def parse_config(path: str) -> configparser.ConfigParser:
-    """Read the config as ssh reads a key; empty where there is no file.  Raises Problem if it is
-    not a regular file of ours, if others can read it, or if it is not INI."""
-    parser = new_parser()
+def ini_values(text: str) -> dict[str, dict[str, str]]:
+    """The sections of an INI file and what each gives values to; raises ValueError as above."""
+    sections: dict[str, dict[str, str]] = {}
+    for _, section, name, value in ini_lines(text):
+        values = sections.setdefault(section, {})
+        if name:
+            values[name] = f"{values[name]}\n{value}" if name in values else value
+    sections.pop("", None)
+    return sections
+
+
+def ini_with(text: str, section: str, values: Mapping[str, str]) -> str:
+    """The INI text with these values in the section: each in its place, whatever the case of its
+    name there, or else at the section's end.  All else stays as it is, comments too."""
+    names = {name.lower(): name for name in values}
+    lines, left, end = [], dict(values), -1
+    for line, where, name, _ in ini_lines(text):
+        name = names.get(name.lower(), "") if where == section else ""
+        if not name:
+            lines.append(line)
+        elif name in left:
+            lines.append(f"{name} = {left.pop(name)}")
+        if where == section and line.strip():
+            end = len(lines)
+    if end < 0:  # there is no such section yet
+        while lines and not lines[-1].strip():
+            lines.pop()
+        lines += [*([""] if lines else []), f"[{section}]", ""]
+        end = len(lines) - 1
+    lines[end:end] = [f"{name} = {value}" for name, value in left.items()]
+    return "\n".join(lines)
+
+
+def read_private(path: str) -> str:
+    """Read a config as ssh reads a key; '' where there is no file.  Raises Problem if it is not a
+    regular file of ours or if others can read it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return parser
+        return ""
     except OSError as error:
         if os.path.islink(path):
             raise Problem(CONFIG, f"the config {path} is a symbolic link, which is not safe",
@@ -538,21 +608,16 @@ def parse_config(path: str) -> configparser.ConfigParser:
             raise Problem(CONFIG, f"the config {path} can be read or written by others",
                           f"run: chmod 600 {path}")
         try:
-            parser.read_string(file.read().decode("utf-8"))
+            return file.read().decode("utf-8-sig")
         except UnicodeDecodeError:
             raise Problem(CONFIG, f"the config {path} is not UTF-8 text") from None
-        except configparser.Error as error:  # whose own words may quote a key
-            line = getattr(error, "lineno", None) or getattr(error, "errors", [("?", "")])[0][0]
-            raise Problem(CONFIG, f"the config {path} has an error in line {line}",
-                          "it has [section] lines and name = value lines") from None
         except OSError as error:
             raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}") from None
-    return parser
 
 
 def read_config(path: str) -> Config:
     """Return a config that is complete; raises Problem where it is missing, unsafe or not."""
-    config = Config(path, parse_config(path))
+    config = Config(path, read_private(path))
     if not config.account and not os.path.lexists(path):
         raise Problem(CONFIG, f"not authorized yet: there is no config {path}", AGAIN)
     for name in KEYS:
@@ -569,7 +634,7 @@ def read_config(path: str) -> Config:
     return config
 
 
-def write_config(path: str, parser: configparser.ConfigParser) -> None:
+def write_config(path: str, text: str) -> None:
     """Replace the config as a whole, or not at all; it is private from its first byte."""
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     temporary = f"{path}.{os.getpid()}.tmp"
@@ -577,7 +642,7 @@ def write_config(path: str, parser: configparser.ConfigParser) -> None:
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(descriptor, 0o600)
-            parser.write(file)
+            file.write(text)
             file.flush()
             os.fsync(descriptor)
         os.rename(temporary, path)
@@ -823,6 +888,8 @@ class TookTooLong(BaseException):
 def ask_x(session: Any, call: Callable[[], object]) -> Answer:
     """Make one call to X through a requests session and return the answer as it came, whatever
     tweepy makes of it.  Bounded in time, as tweepy sets no limit, and no redirect is followed."""
+    import signal
+
     answers: list[Answer] = []
 
     def hear(response: Any, **_: Any) -> None:
@@ -1140,6 +1207,8 @@ def keep_lock(queue_path: str, lock: int) -> bool:
 
 def run_worker(config_path: str, queue_path: str, lock: int) -> None:
     """Deliver until the queue is empty.  Holds the flock `lock`, which dies with the process."""
+    import signal
+
     memory = Memory()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
     with contextlib.suppress(OSError), open(queue_path + ".lock", "w") as file:
@@ -1194,6 +1263,8 @@ def wake_worker(config_path: str, queue_path: str, nudge: bool = True) -> None:
     lock = take_lock(queue_path)
     if lock is None:
         if nudge:
+            import signal
+
             with contextlib.suppress(OSError, ValueError), open(queue_path + ".lock") as file:
                 os.kill(int(file.read(20)), signal.SIGCONT)  # harms nobody, should it be stale
         return
@@ -1222,6 +1293,8 @@ def detach(task: Callable[[], None], lock: int, until_detached: int) -> NoReturn
         names = os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd") else range(256)
         for descriptor in {0, 1, 2, *map(int, names)} - {lock, null}:
             os.dup2(null, descriptor, inheritable=False)
+        import signal
+
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -1404,11 +1477,11 @@ def require_writable(path: str) -> None:
                       "run as who may write there, or name another with --config")
 
 
-def authorize(args: argparse.Namespace) -> int:
-    path = locate_config(args.config)
+def authorize(call: Call) -> int:
+    path = locate_config(call.config)
     tweepy_client(dict.fromkeys(KEYS, ""))
     require_writable(path)
-    config = Config(path, parse_config(path))
+    config = Config(path, read_private(path))
 
     # what a person has to tell; nothing on disk changes before X has said yes to it
     account = {}
@@ -1419,7 +1492,7 @@ def authorize(args: argparse.Namespace) -> int:
         account[name] = known or ask(f"{words}: ", hidden=name.endswith("secret"))
         if not is_key(account[name]):
             raise Problem(USAGE, f"this is no {words}", "copy it from X's developer portal, whole")
-    wanted = named(" ".join(args.to)) if args.to else []
+    wanted = named(" ".join(call.to)) if call.to else []
     if not wanted and not config.recipients:
         wanted = named(ask("recipients (handles, with spaces between): "))
     token, level = walk_pin_flow(*account.values())
@@ -1441,17 +1514,12 @@ def authorize(args: argparse.Namespace) -> int:
         raise Problem(REFUSED, "the app has no permission to send DMs (its access level is "
                       f"'{level}'); nothing was changed", PERMISSION_HINT)
 
-    parser = parse_config(path)  # anew: it may have been edited meanwhile
+    text = read_private(path)  # anew: it may have been edited meanwhile
+    Config(path, text)
     for section, values in (("account", account), ("recipients", recipients)):
-        if not parser.has_section(section):
-            parser.add_section(section)
-        for name, value in values.items():
-            for old in parser.options(section):
-                if old.lower() == name.lower():
-                    parser.remove_option(section, old)
-            parser.set(section, name, value)
+        text = ini_with(text, section, values)
     try:
-        write_config(path, parser)
+        write_config(path, text)
     except OSError as error:
         raise Problem(CONFIG, f"the config {path} could not be saved: {lower(error)}") from None
     config = read_config(path)
@@ -1459,7 +1527,7 @@ def authorize(args: argparse.Namespace) -> int:
     show("")
     show(swatch_lines(path))
     show("")
-    return prove(config, test=not args.no_test)
+    return prove(config, test="--no-test" not in call.options)
 
 
 def prove(config: Config, test: bool) -> int:
@@ -1488,6 +1556,7 @@ def prove(config: Config, test: bool) -> int:
 
 def swatch_lines(config_path: str) -> str:
     """The lines to paste into a swatchrc, with the script's real path; see swatchrc.example."""
+    import re
     import shutil
 
     script = os.path.realpath(sys.argv[0])
@@ -1581,22 +1650,22 @@ def read_message(words: list[str], literal: list[str]) -> tuple[str, int]:
     return text, gone + rest
 
 
-def send(args: argparse.Namespace) -> int:
-    text, gone = read_message(args.message, args.literal)
+def send(call: Call) -> int:
+    text, gone = read_message(call.message, call.literal)
     since = time.time()
     config: Config | None = None
     trouble = Problem(CONFIG, "")
     path = queue_path = ""
     try:
-        path = locate_config(args.config)
+        path = locate_config(call.config)
         queue_path = stray_queue(path)
         config = read_config(path)
         queue_path = config.queue
     except Problem as problem:
         trouble = problem
-    handles = choose(config.recipients, args.to) if config else [
-        name.lstrip("@") for name in args.to or [""]]
-    if args.dry_run:
+    handles = choose(config.recipients, call.to) if config else [
+        name.lstrip("@") for name in call.to or [""]]
+    if "--dry-run" in call.options:
         alert = Alert(0, since, text, gone)
         show(compose([alert], config.host if config else short_host_name(), since))
         return DELIVERED
@@ -1622,7 +1691,7 @@ def send(args: argparse.Namespace) -> int:
         again = "" if AGAIN in trouble.hint else "; then: bird_sentinel flush"
         raise Problem(CONFIG, f"kept in the queue: {trouble.message}", trouble.hint + again)
     working = deliver(config, nudge=now_due)
-    if not working or not args.no_wait:
+    if not working or "--no-wait" not in call.options:
         try:
             watch(config, inode, f"id IN ({', '.join(map(str, rows))})", since)
         except Problem as problem:
@@ -1695,14 +1764,14 @@ def deliver_directly(
     return DELIVERED
 
 
-def flush(args: argparse.Namespace) -> int:
+def flush(call: Call) -> int:
     since = time.time()
-    config = read_config(locate_config(args.config))
+    config = read_config(locate_config(call.config))
 
     def prepare(queue: Queue) -> tuple[int, int, int]:
         with contextlib.suppress(sqlite3.OperationalError):  # on a full disk, deliver all the same
             adopt_stray(queue, config)
-            if args.discard_refused:
+            if "--discard-refused" in call.options:
                 queue.database.execute("DELETE FROM refused")
             queue.readdress(list(config.recipients))
             queue.forget_waits()
@@ -1718,9 +1787,9 @@ def flush(args: argparse.Namespace) -> int:
     return DELIVERED
 
 
-def status(args: argparse.Namespace) -> int:
+def status(call: Call) -> int:
     """One line for a monitor and then the details, or JSON; the exit status says it too."""
-    now, path = time.time(), locate_config(args.config)
+    now, path = time.time(), locate_config(call.config)
     config, trouble = None, Problem(DELIVERED, "")
     try:
         config = read_config(path)
@@ -1752,9 +1821,9 @@ def status(args: argparse.Namespace) -> int:
 
     error = trouble.message or failed.error or None
     code = trouble.status or (failed.status or KEPT if pending else DELIVERED)
-    known = Config(path, new_parser()) if config is None else config
+    known = Config(path) if config is None else config
     account = known.account.get("screen_name") or None
-    if args.json:
+    if "--json" in call.options:
         import json
 
         show(json.dumps({
@@ -1933,44 +2002,70 @@ example:
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, with our help and our voice."""
-
-    def __init__(self, **options: Any) -> None:
-        # a width of ours, or it would load a module for each alert to ask the terminal for one
-        formatter = lambda prog: argparse.HelpFormatter(prog, width=80)  # noqa: E731
-        super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
-
-    def format_help(self) -> str:
-        return HELP[self.prog.partition(" ")[2]]
-
-    def error(self, message: str) -> NoReturn:
-        raise Problem(USAGE, message, f"see: {self.prog} --help")
+OPTIONS = {  # what a command takes, beside --config and --help
+    "": ("--version",),
+    "authorize": ("--to", "--no-test"),
+    "send": ("--to", "--no-wait", "--dry-run"),
+    "flush": ("--discard-refused",),
+    "status": ("--json",),
+}
+VALUES = {"--config": "PATH", "--to": "HANDLE"}
+COMMANDS = {"authorize": authorize, "send": send, "flush": flush, "status": status}
 
 
-def command_line() -> Parser:
-    # --config is taken on both sides of the command; the later one counts
-    parser = Parser(prog="bird_sentinel")
-    parser.add_argument("--config")
-    parser.add_argument("--version", action="version", version=f"bird_sentinel {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for action in (authorize, send, flush, status):
-        command = commands.add_parser(action.__name__)
-        command.set_defaults(action=action)
-        command.add_argument("--config", default=argparse.SUPPRESS)
-        if action in (authorize, send):
-            command.add_argument("--to", action="append", metavar="HANDLE")
-        if action is authorize:
-            command.add_argument("--no-test", action="store_true")
-        elif action is send:
-            command.add_argument("--no-wait", action="store_true")
-            command.add_argument("--dry-run", action="store_true")
-            command.add_argument("message", nargs="*", metavar="MESSAGE")
-        elif action is flush:
-            command.add_argument("--discard-refused", action="store_true")
+class Call:
+    """What is asked for on the command line; raises Problem."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.command, self.config = "", ""
+        self.to: list[str] = []
+        self.options: set[str] = set()  # those that take no value
+        self.message: list[str] = []
+        self.literal: list[str] = []  # what stands behind --: message and nothing else
+
+        left = iter(words)
+        for word in left:
+            option, given, value = word.partition("=")
+            if word == "--":
+                self.literal = list(left)
+            elif not looks_like_option(word):
+                self.take(word)
+            elif word in ("-h", "--help"):
+                self.options.add("--help")
+                return
+            elif option not in ("--config", *OPTIONS[self.command]):
+                raise Problem(USAGE, f"{self.name()} takes no option {option}", self.help())
+            elif option not in VALUES:
+                if given:
+                    raise Problem(USAGE, f"{option} takes no value", self.help())
+                self.options.add(option)
+            else:
+                value = value if given else next(left, "--")
+                if looks_like_option(value) and not given:
+                    raise Problem(USAGE, f"{option} wants a {VALUES[option]}", self.help())
+                if option == "--to":
+                    self.to.append(value)
+                else:
+                    self.config = value
+
+    def take(self, word: str) -> None:
+        if self.command:
+            self.message.append(word)
+        elif word and word in OPTIONS:
+            self.command = word
         else:
-            command.add_argument("--json", action="store_true")
-    return parser
+            raise Problem(USAGE, f"there is no command {word}", self.help())
+
+    def name(self) -> str:
+        return f"bird_sentinel {self.command}".strip()
+
+    def help(self) -> str:
+        return f"see: {self.name()} --help"
+
+
+def looks_like_option(word: str) -> bool:
+    """Whether a word is no message: -5 is one, and what has a space in it was quoted as one."""
+    return word[:1] == "-" and (word[1:2] == "-" or word[1:2].isalpha()) and " " not in word
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -1984,25 +2079,24 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    words = list(sys.argv[1:] if argv is None else argv)
-    # what follows -- is message and nothing else, in every version of argparse
-    end = words.index("--") if "--" in words else len(words)
     try:
-        args = command_line().parse_args(words[:end])
-        if "to" in args and args.to:
-            args.to = [word or "--" for word in args.to]  # some versions make of `--to=--` nothing
-        args.literal = words[end + 1 :]
-        if args.literal and args.action is not send:
-            raise Problem(USAGE, f"{args.command} takes no message",
-                          f"see: bird_sentinel {args.command} --help")
-        return int(args.action(args))
+        call = Call(sys.argv[1:] if argv is None else argv)
+        if "--help" in call.options:
+            show(HELP[call.command])
+            return DELIVERED
+        if "--version" in call.options:
+            show(f"bird_sentinel {__version__}")
+            return DELIVERED
+        if not call.command:
+            raise Problem(USAGE, "no command was given", call.help())
+        if (call.message or call.literal) and call.command != "send":
+            raise Problem(USAGE, f"{call.command} takes no message", call.help())
+        return COMMANDS[call.command](call)
     except Problem as problem:
         say("error", problem.message)
         if problem.hint:
             say("hint", problem.hint)
         return problem.status
-    except SystemExit as done:  # argparse has printed the help or the version
-        return int(done.code or DELIVERED)
     except KeyboardInterrupt:
         say("error", "interrupted")
         return INTERRUPTED

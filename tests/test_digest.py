@@ -20,7 +20,7 @@ from fake_x import ERRORS, FakeX
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bird_sentinel import Alert, clean, clock, compose, cut, quote, shape, size
+from bird_sentinel import Alert, clean, clock, compose, cut, quote, rough_shape, shape, size
 
 NOW = time.mktime((2026, 11, 23, 14, 30, 0, 0, 0, -1))
 LIMIT = 10_000
@@ -446,6 +446,39 @@ def test_a_megabyte_is_cleaned_and_put_into_a_dm_within_seconds_even_of(text: st
     shape(cleaned)
     compose(alerts_of(cleaned or "nothing", "disk full"), "web1", NOW)
     assert time.process_time() - began < 5
+
+
+# ---- the shape by which a queue over its limit counts alerts ----
+
+NUMBER = st.one_of(
+    st.integers(0, 10**6).map(str), st.integers(0, 10**9).map(hex),
+    st.integers(0, 10**9).map("{:x}".format), st.integers(0, 10**9).map("0x{:X}".format),
+)  # fmt: skip
+PIECE = st.one_of(
+    st.tuples(NUMBER, NUMBER),
+    st.one_of(st.sampled_from([" ", "=", "-", "x", "[", "0x", "_"]), st.text(max_size=5)).map(
+        lambda text: (text, text)
+    ),
+)
+
+
+@settings(profile, max_examples=300)
+@given(pieces=st.lists(PIECE, max_size=12))
+def test_lines_of_one_shape_have_one_rough_shape(pieces: list[tuple[str, str]]) -> None:
+    one, other = ("".join(versions) for versions in zip(*pieces)) if pieces else ("", "")
+    if shape(one) == shape(other):
+        assert rough_shape(one) == rough_shape(other)
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [("sshd[811]: Accepted password", "sshd[811]: Failed password"),
+     ("cron[811]: session opened", "sshd[811]: session opened"),
+     ("user bad logged in", "user dad logged in"),
+     ("disk full", "disk full: sda1")],
+)  # fmt: skip
+def test_lines_that_differ_in_words_have_two_rough_shapes(one: str, other: str) -> None:
+    assert rough_shape(one) != rough_shape(other)
 
 
 # ---- the whole way, with a queue that is over its limit ----

@@ -161,7 +161,7 @@ def test_the_environment_variables_are_those_of_help(helps: dict[str, str]) -> N
 
 def test_the_config_keys_are_those_which_are_read() -> None:
     shown = {(row[0].strip("`[]"), row[1].strip("`")) for row in rows(reference(), "Config")}
-    read = {("delivery", key) for key in re.findall(r'get\("delivery", "(\w+)"', SOURCE)}
+    read = {("delivery", key) for key in re.findall(r'delivery\.get\("(\w+)"', SOURCE)}
     read |= {("account", key) for key in bird_sentinel.KEYS}
     read |= {("account", key) for key in re.findall(r'account\.get\("(\w+)"\)', SOURCE)}
     assert shown == read | {("recipients", "a handle")}

@@ -261,6 +261,52 @@ def hint(err: str) -> str:
 
 
 @pytest.mark.parametrize(
+    "words, told",
+    [
+        (["send", "--no-wiat", "x"], "bird_sentinel send takes no option --no-wiat"),
+        (["send", "--no-w", "x"], "bird_sentinel send takes no option --no-w"),
+        (["send", "-n", "x"], "bird_sentinel send takes no option -n"),
+        (["--to", "oncall", "send", "x"], "bird_sentinel takes no option --to"),
+        (["send", "--no-wait=yes", "x"], "--no-wait takes no value"),
+        (["send", "x", "--config"], "--config wants a PATH"),
+        (["send", "--to", "--no-wait", "x"], "--to wants a HANDLE"),
+        (["status", "--json", "now"], "status takes no message"),
+        (["sned", "x"], "there is no command sned"),
+        (["", "x"], "there is no command "),
+    ],
+    ids=repr,
+)
+def test_what_is_wrong_on_the_command_line_is_named_and_nothing_is_sent(
+    sentinel: Sentinel, x: FakeX, words: list[str], told: str
+) -> None:
+    done = sentinel.run(*words)
+    assert done.code == 2, done
+    assert f"bird_sentinel: error: {told}\n" in done.err
+    assert not x.requests and not sentinel.queue.exists()
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["disk", "--no-wait", "full"], "disk full"),
+        (["-5", "degrees"], "-5 degrees"),
+        (["-> look"], "-> look"),
+        (["-x and --to are words here"], "-x and --to are words here"),
+        (["--", "--to", "oncall", "--"], "--to oncall --"),
+        (["disk", "--", "-n"], "disk -n"),
+        (["--to=oncall", "--", "--help"], "--help"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_option_is_the_message(
+    sentinel: Sentinel, x: FakeX, words: list[str], message: str
+) -> None:
+    done = sentinel.run("send", *words)
+    assert done.code == 0, done
+    x.wait_for(lambda: texts(x) == [message], 30)
+
+
+@pytest.mark.parametrize(
     "words",
     [[], ["--bogus"], ["sned", "x"], ["send", "--bogus", "x"], ["send", "x", "--to"],
      ["flush", "x"], ["status", "--", "x"]],

@@ -668,11 +668,12 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[R
     """Every way of not answering, all at once, as each takes its half minute. What came of each,
     with the seconds since it connected, and whether the disk was as before."""
     results: dict[str, tuple[Result, bool]] = {}
+    homes = tmp_path_factory.mktemp("homes")
 
     def attempt(path: str, mode: Mode) -> None:
         with FakeX() as x:
             x.add_user("oncall", "2002")
-            sentinel = Sentinel(tmp_path_factory.mktemp("home"), x)
+            sentinel = Sentinel(homes / f"{mode}{path.replace('/', '.')}", x)
             sentinel.configure()
             before = disk(sentinel)
             x.answer(Answer(mode=mode), path=path)

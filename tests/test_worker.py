@@ -249,11 +249,12 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[R
     What came of it, with the seconds since X was asked, and whether X, which is well from then on,
     was given the alert again within another half minute."""
     results: dict[str, tuple[Result, bool]] = {}
+    homes = tmp_path_factory.mktemp("homes")
 
     def attempt(mode: Mode) -> None:
         with FakeX() as x:
             x.add_user("oncall", "2002")
-            sentinel = Sentinel(tmp_path_factory.mktemp("home"), x)
+            sentinel = Sentinel(homes / mode, x)
             sentinel.configure()
             x.answer(Answer(mode=mode), path=DMS)
             result = sentinel.run("send", "disk full")

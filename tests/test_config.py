@@ -132,13 +132,20 @@ def test_what_is_written_is_read_and_all_else_stays(
     after = ini_with(text, section, values)
     assert ours(after) == expected
     # and no line is touched but those of these names
-    kept = iter(after.split("\n"))
+    kept = iter(map(str.lstrip, after.split("\n")))
     settled = {f"{name} = {value}" for name, value in values.items()}
     for line in text.split("\n"):
         if line.lower().strip().startswith(tuple(lowered)):
             continue
         if line[:1] not in " \t" or line.strip()[:1] in ("#", ";", "["):  # else a value goes on
-            assert not line.strip() or line in settled or line in kept
+            assert not line.strip() or line.lstrip() in settled or line.lstrip() in kept
+
+
+def test_what_is_indented_does_not_become_part_of_a_new_value() -> None:
+    text = "  [recipients]\n  oncall = 1\n  other = 3\n    and more\n  [delivery]\n"
+    after = ini_with(text, "recipients", {"oncall": "4", "second": "5"})
+    recipients = {"oncall": "4", "other": "3\nand more", "second": "5"}
+    assert ini_values(after) == {"recipients": recipients, "delivery": {}}
 
 
 def test_a_name_in_another_case_is_replaced_and_one_in_two_cases_is_made_one() -> None:

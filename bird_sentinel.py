@@ -2029,14 +2029,15 @@ class Call:
         left = iter(words)
         for word in left:
             option, given, value = word.partition("=")
+            known = option in ("--config", *OPTIONS[self.command])
             if word == "--":
                 self.literal = list(left)
-            elif not looks_like_option(word):
+            elif not known and not looks_like_option(word):
                 self.take(word)
             elif word in ("-h", "--help"):
                 self.options.add("--help")
                 return
-            elif option not in ("--config", *OPTIONS[self.command]):
+            elif not known:
                 raise Problem(USAGE, f"{self.name()} takes no option {option}", self.help())
             elif option not in VALUES:
                 if given:

@@ -292,6 +292,7 @@ def test_what_is_wrong_on_the_command_line_is_named_and_nothing_is_sent(
         (["-5", "degrees"], "-5 degrees"),
         (["-> look"], "-> look"),
         (["-x and --to are words here"], "-x and --to are words here"),
+        (["--x=1 is wrong"], "--x=1 is wrong"),
         (["--", "--to", "oncall", "--"], "--to oncall --"),
         (["disk", "--", "-n"], "disk -n"),
         (["--to=oncall", "--", "--help"], "--help"),
@@ -449,6 +450,17 @@ def test_config_is_taken_before_and_after_the_command(
     done = sentinel.run(*words, "disk full")
     assert done.code == 0, done
     assert [dm.recipient_id for dm in x.dms] == ["2003"]
+
+
+@pytest.mark.parametrize("words", [["--config", "{}"], ["--config={}"]], ids=repr)
+def test_the_path_of_the_config_may_have_spaces(
+    sentinel: Sentinel, x: FakeX, words: list[str]
+) -> None:
+    path = str(sentinel.configure(path=sentinel.home / "for the night = x" / "night shift.ini"))
+    done = sentinel.run("send", *(word.format(path) for word in words), "disk full")
+    assert done.code == 0, done
+    assert texts(x) == ["disk full"]
+    assert not sentinel.queue.exists()
 
 
 def test_the_environment_may_name_the_config(sentinel: Sentinel, x: FakeX) -> None:

@@ -107,6 +107,13 @@ def at(handles: Iterable[str]) -> str:
     return ", ".join("@" + handle for handle in handles)
 
 
+def quoted(path: str) -> str:
+    """A path as a shell takes it."""
+    import shlex
+
+    return shlex.quote(path)
+
+
 def lower(error: Exception) -> str:
     """What the system or SQLite says of an error, in our voice."""
     words = error.strerror if isinstance(error, OSError) else str(error)
@@ -127,7 +134,9 @@ UNWANTED = dict.fromkeys(  # control characters but tab and newline, and Unicode
     + [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 )
 NUMBERS = r"(?ai)\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b|[0-9]+"
-HEX = b"0123456789abcdefxABCDEFX"
+HEX = b"0123456789abcdefABCDEF"
+WORD = HEX + b"ghijklmnopqrstuvwxyzGHIJKLMNOPQRSTUVWXYZ_"
+SPACED = bytes(byte if byte in WORD else 32 for byte in range(256))  # all else made a space
 
 
 def clean(raw: str | bytes) -> str:
@@ -162,12 +171,16 @@ def shape(text: str) -> str:
 
 
 def rough_shape(text: str) -> int:
-    """A checksum that lines of one shape share, and few others do; quick, with no need of re."""
-    words = text.encode("utf-8").split()
-    return zlib.crc32(b" ".join(
-        word.translate(None, HEX) if word.translate(None, b"0123456789") != word else word
-        for word in words
-    ))
+    """A checksum that lines of one shape share, and hardly any others; with no need of re."""
+    line, words = text.encode("utf-8"), []
+    for word in line.translate(SPACED).split():
+        bare = word[2:] if word[:2] in (b"0x", b"0X") else word
+        letters = word.translate(None, HEX[:10])
+        if letters == word:
+            words.append(word)
+        else:  # a number, or a word with one in it
+            words.append(letters + b"#" if bare.translate(None, HEX) or not bare else b"#")
+    return zlib.crc32(b" ".join(words) + line.translate(None, WORD))
 
 
 # ---- queue: nothing accepted is lost -----------------------------------------------------------
@@ -574,7 +587,7 @@ def ini_with(text: str, section: str, values: Mapping[str, str]) -> str:
             lines.append(line)
         elif name in left:
             lines.append(f"{name} = {left.pop(name)}")
-        if where == section and line.strip():
+        if where == section and line.strip()[:1] not in ("", "#", ";"):
             end = len(lines)
     if end < 0:  # there is no such section yet
         while lines and not lines[-1].strip():
@@ -594,22 +607,24 @@ def read_private(path: str) -> str:
         return ""
     except OSError as error:
         if os.path.islink(path):
+            target = os.path.realpath(path)
+            mend = f"cp --remove-destination {quoted(target)}" if os.path.exists(target) else "rm"
             raise Problem(CONFIG, f"the config {path} is a symbolic link, which is not safe",
-                          f"put the file itself there: rm {path}") from None
+                          f"put the file itself there: {mend} {quoted(path)}") from None
         raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}",
-                      f"see who may read it: ls -ld {path}") from None
+                      f"see who may read it: ls -ld {quoted(path)}") from None
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         raise Problem(CONFIG, f"the config {path} is not a regular file",
-                      f"move it away: mv {path} {path}.aside")
+                      f"move it away: mv {quoted(path)} {quoted(path + '.aside')}")
     with open(descriptor, "rb") as file:
         if found.st_uid not in (os.geteuid(), 0):
             raise Problem(CONFIG, f"the config {path} belongs to another user",
-                          f"if it is yours: chown {os.geteuid()} {path}")
+                          f"if it is yours: chown {os.geteuid()} {quoted(path)}")
         if found.st_mode & 0o077:
             raise Problem(CONFIG, f"the config {path} can be read or written by others",
-                          f"run: chmod 600 {path}")
+                          f"run: chmod 600 {quoted(path)}")
         try:
             return file.read().decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -634,6 +649,9 @@ def read_config(path: str) -> Config:
         if not is_handle(handle) or not (number.isascii() and number.isdigit()):
             raise Problem(CONFIG, f"the config {path} has a recipient that is no handle = number",
                           "have the ids looked up: bird_sentinel authorize --to HANDLE")
+    if len({handle.lower() for handle in config.recipients}) < len(config.recipients):
+        raise Problem(CONFIG, f"the config {path} has a recipient twice, in another case",
+                      "take one of the two lines out")
     return config
 
 
@@ -1043,7 +1061,7 @@ def tweepy_client(account: Mapping[str, str]) -> Any:
 
         if not hasattr(tweepy.Client, "create_direct_message"):
             raise ImportError(f"version {tweepy.__version__} is too old")
-    except ImportError as error:
+    except Exception as error:  # of one of its own modules too, when two do not fit
         hint = "get tweepy: apt install python3-tweepy, or pip install --upgrade tweepy"
         raise Problem(CONFIG, f"tweepy cannot be used ({error})", hint) from None
     keys = {name: account[name] for name in KEYS}
@@ -1274,11 +1292,14 @@ def wake_worker(config_path: str, queue_path: str, nudge: bool = True) -> None:
     try:
         detached, until_detached = os.pipe()
         if os.fork() == 0:
+            os.close(detached)
             detach(lambda: run_worker(config_path, queue_path, lock), lock, until_detached)
-        # when this ends, no signal to our process group and no hang-up reaches the worker
         os.close(until_detached)
-        os.read(detached, 1)
+        # once this is read, no signal to our process group and no hang-up reaches the worker
+        started = os.read(detached, 1)
         os.close(detached)
+        if not started:
+            raise OSError("no worker process can be started")
     finally:
         os.close(lock)
 
@@ -1289,6 +1310,8 @@ def detach(task: Callable[[], None], lock: int, until_detached: int) -> NoReturn
     code = 1
     try:
         os.setsid()
+        with contextlib.suppress(OSError):  # whoever waits for it may have been killed
+            os.write(until_detached, b"1")
         os.close(until_detached)
         os.chdir("/")
         # not closed: objects of the caller's, which live on here, would close the numbers again
@@ -1704,7 +1727,7 @@ def send(call: Call) -> int:
         show(f"delivered to {at(handles)}")
     elif account.status in (REFUSED, CONFIG):
         say("warning", f"kept in the queue: {account.error}")
-        say("hint", account.hint)
+        say("hint", call.advise(account.hint))
     return DELIVERED
 
 
@@ -1799,8 +1822,11 @@ def status(call: Call) -> int:
     except Problem as problem:
         trouble = problem
     queue_path = config.queue if config else stray_queue(path)
+    if config and queue_path != stray_queue(path) and os.path.exists(stray_queue(path)):
+        with contextlib.suppress(OSError, ValueError, sqlite3.Error):
+            in_queue(queue_path, lambda queue: adopt_stray(queue, config))
     running = worker_runs(queue_path)
-    pending, oldest, coming, last = 0, None, None, None
+    readable, pending, oldest, coming, last = True, 0, None, None, None
     failed, refused = State(""), []
     try:
         queue = Queue(queue_path, create=False)
@@ -1817,6 +1843,7 @@ def status(call: Call) -> int:
     except FileNotFoundError:
         pass
     except (OSError, ValueError, sqlite3.Error) as damage:
+        readable = False
         trouble = Problem(KEPT, f"the queue {queue_path} cannot be read: {lower(damage)}")
     if config and pending and not running:
         # its worker was killed, or its sender took our look at the lock for one
@@ -1836,6 +1863,8 @@ def status(call: Call) -> int:
         }, indent=2))
         return code
     since = f"{plural(pending)} pending since {clock(oldest, now)}" if oldest else "nothing pending"
+    if not readable:
+        since = "what is pending is not known"
     show(("ok: " if code == DELIVERED else "problem: " if error else "busy: ") + since
          + (f": {error}" if error else ""))
     rows = [
@@ -1844,7 +1873,7 @@ def status(call: Call) -> int:
         ("next attempt", clock(coming, now) if coming else "none is due"),
         ("last delivery", clock(last, now) if last else "never"),
         ("last error", error or "none"),
-        ("to do", trouble.hint or failed.hint),
+        ("to do", call.advise(trouble.hint or failed.hint)),
         ("worker", "running" if running else "not running"),
         ("config", path),
         ("queue", queue_path),
@@ -1857,7 +1886,7 @@ def status(call: Call) -> int:
         show(f"put aside, for @{handle}, of {clock(sent, now)}: {why}\n{text}")
     if refused:
         show("")
-        show("when you have read it: bird_sentinel flush --discard-refused")
+        show(call.advise("when you have read it: bird_sentinel flush --discard-refused"))
     return code
 
 
@@ -2038,14 +2067,16 @@ class Call:
                 self.options.add("--help")
                 return
             elif not known:
-                raise Problem(USAGE, f"{self.name()} takes no option {option}", self.help())
+                dashes = "put -- before the message, or " if self.command == "send" else ""
+                raise Problem(USAGE, f"{self.name()} takes no option {option}",
+                              dashes + self.help())
             elif option not in VALUES:
                 if given:
                     raise Problem(USAGE, f"{option} takes no value", self.help())
                 self.options.add(option)
             else:
                 value = value if given else next(left, "--")
-                if looks_like_option(value) and not given:
+                if not value or looks_like_option(value) and not given:
                     raise Problem(USAGE, f"{option} wants a {VALUES[option]}", self.help())
                 if option == "--to":
                     self.to.append(value)
@@ -2055,9 +2086,9 @@ class Call:
     def take(self, word: str) -> None:
         if self.command:
             self.message.append(word)
-        elif word and word in OPTIONS:
+        elif word in OPTIONS and word:
             self.command = word
-        else:
+        elif word:
             raise Problem(USAGE, f"there is no command {word}", self.help())
 
     def name(self) -> str:
@@ -2065,6 +2096,14 @@ class Call:
 
     def help(self) -> str:
         return f"see: {self.name()} --help"
+
+    def advise(self, hint: str) -> str:
+        """A hint whose commands are about the config that --config named."""
+        if self.config and "--help" not in hint:
+            for command in COMMANDS:
+                words = f"bird_sentinel {command}"
+                hint = hint.replace(words, f"{words} --config {quoted(self.config)}")
+        return hint
 
 
 def looks_like_option(word: str) -> bool:
@@ -2083,6 +2122,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    call = None
     try:
         call = Call(sys.argv[1:] if argv is None else argv)
         if "--help" in call.options:
@@ -2099,7 +2139,7 @@ def main(argv: list[str] | None = None) -> int:
     except Problem as problem:
         say("error", problem.message)
         if problem.hint:
-            say("hint", problem.hint)
+            say("hint", call.advise(problem.hint) if call else problem.hint)
         return problem.status
     except KeyboardInterrupt:
         say("error", "interrupted")

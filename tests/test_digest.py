@@ -17,7 +17,7 @@ import unicodedata
 import pytest
 from conftest import Sentinel
 from fake_x import ERRORS, FakeX
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bird_sentinel import Alert, clean, clock, compose, cut, quote, rough_shape, shape, size
@@ -463,6 +463,7 @@ PIECE = st.one_of(
 
 
 @settings(profile, max_examples=300)
+@example(pieces=[("0x", "1x")])
 @given(pieces=st.lists(PIECE, max_size=12))
 def test_lines_of_one_shape_have_one_rough_shape(pieces: list[tuple[str, str]]) -> None:
     one, other = ("".join(versions) for versions in zip(*pieces)) if pieces else ("", "")
@@ -475,6 +476,10 @@ def test_lines_of_one_shape_have_one_rough_shape(pieces: list[tuple[str, str]]) 
     [("sshd[811]: Accepted password", "sshd[811]: Failed password"),
      ("cron[811]: session opened", "sshd[811]: session opened"),
      ("user bad logged in", "user dad logged in"),
+     ("I/O error on sda1 sector 7", "I/O error on sdb1 sector 7"),
+     ("eth0: link down", "lo0: link down"),
+     ("disk 7-8", "disk 7+8"),
+     ("user \u00e9 1", "user \u00e8 1"),
      ("disk full", "disk full: sda1")],
 )  # fmt: skip
 def test_lines_that_differ_in_words_have_two_rough_shapes(one: str, other: str) -> None:

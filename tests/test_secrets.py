@@ -297,7 +297,7 @@ UNSAFE: dict[str, Callable[[Path], None]] = {
     "a FIFO": fifo,
     "a directory": directory,
 }
-COMMANDS = re.compile(r"hint: .*?: ((?:chmod|chown|rm|mv) [^;]*)")
+COMMANDS = re.compile(r"hint: .*?: ((?:chmod|chown|rm|mv|cp) [^;]*)")
 
 
 @pytest.mark.parametrize("make", UNSAFE.values(), ids=list(UNSAFE))

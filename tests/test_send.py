@@ -272,7 +272,9 @@ def hint(err: str) -> str:
         (["send", "--to", "--no-wait", "x"], "--to wants a HANDLE"),
         (["status", "--json", "now"], "status takes no message"),
         (["sned", "x"], "there is no command sned"),
-        (["", "x"], "there is no command "),
+        (["", ""], "no command was given"),
+        (["send", "--config", "", "x"], "--config wants a PATH"),
+        (["send", "--to=", "x"], "--to wants a HANDLE"),
     ],
     ids=repr,
 )

@@ -343,3 +343,27 @@ def test_no_worker_is_told_when_it_has_ended(sentinel: Sentinel) -> None:
     sentinel.run("send", "disk full")
     until(lambda: not sentinel.processes(), 20)
     assert sentinel.status()["worker"] is False
+
+
+def test_it_tells_of_alerts_that_came_while_the_config_with_another_queue_was_unreadable(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    sentinel.configure(queue=str(sentinel.home / "elsewhere.db"))
+    x.stop()
+    sentinel.config.chmod(0o644)
+    assert sentinel.run("send", "--no-wait", "disk full").code == 78
+    sentinel.config.chmod(0o600)
+    assert sentinel.status()["pending"] == 1
+    x.start()
+    x.wait_for(lambda: any("disk full" in dm.text for dm in x.dms), 30)
+
+
+def test_what_to_do_is_about_the_config_that_was_named(sentinel: Sentinel, x: FakeX) -> None:
+    path = sentinel.configure(path=sentinel.home / "night shift.ini")
+    x.answer(ERRORS["401-code-32"], times=None)
+    done = sentinel.run("send", "--config", str(path), "disk full")
+    assert f"bird_sentinel authorize --config '{path}'" in done.err, done
+    done = sentinel.run("status", f"--config={path}")
+    assert f"bird_sentinel authorize --config '{path}'" in done.out, done
+    path.chmod(0o644)
+    assert f"chmod 600 '{path}'" in sentinel.run("send", "--config", str(path), "x").err

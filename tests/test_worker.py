@@ -151,6 +151,33 @@ def test_it_has_left_its_callers_session_when_send_ends(
     assert left < ended, calls
 
 
+def test_one_that_is_killed_before_it_has_left_is_noticed(sentinel: Sentinel, x: FakeX) -> None:
+    done = subprocess.run(
+        ["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=setsid",
+         "-e", "inject=setsid:signal=KILL", str(COMMAND), "send", "--no-wait", "disk full"],
+        env=sentinel.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert "no worker can be started" in done.stderr
+    assert done.returncode == 0
+    assert "disk full" in alerts(x)
+
+
+def test_it_does_its_work_where_send_is_killed_as_soon_as_it_is_started(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    process = subprocess.Popen(
+        ["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=setsid",
+         "-e", "inject=setsid:delay_enter=1500000", str(COMMAND), "send", "--no-wait", "once"],
+        env=sentinel.env, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    started = Path(f"{sentinel.queue}.lock")
+    until(lambda: started.exists() and len(sentinel.processes()) == 3, 30)  # strace is one
+    os.kill(min(pid for pid in sentinel.processes() if pid != process.pid), signal.SIGKILL)
+    x.wait_for(lambda: "once" in alerts(x), 30)
+    process.wait(30)
+
+
 def test_it_outlives_its_callers_process_group(sentinel: Sentinel, x: FakeX) -> None:
     x.stop()
     process = subprocess.Popen(

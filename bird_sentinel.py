@@ -283,17 +283,19 @@ class Queue:
         if new:
             sync_directory(path)
         self.database = sqlite3.connect(path, timeout=20, isolation_level=None)
-        # FULL, with a journal that is truncated and synced: what is committed is on the disk
         self.database.execute("PRAGMA journal_mode = TRUNCATE")
-        self.database.execute("PRAGMA synchronous = FULL")
         tables = "SELECT count(*) FROM sqlite_master WHERE name IN ('alert', 'refused', 'state')"
         number = self.one(tables)
         if number == 0:
+            # no alert is in it, so this may be lost; the first alert takes it to the disk with it
+            self.database.execute("PRAGMA synchronous = OFF")
             with self:
                 for statement in SCHEMA if self.one(tables) == 0 else ():
                     self.database.execute(statement)
         elif number != 3:
             raise sqlite3.DatabaseError("it is not one of ours")
+        # with a journal that is truncated and synced: what is committed is on the disk
+        self.database.execute("PRAGMA synchronous = FULL")
 
     def close(self) -> None:
         self.database.close()
@@ -380,6 +382,10 @@ class Queue:
                     (handle, *handles),
                 )
             self.database.execute(f"DELETE FROM alert WHERE {strangers}", handles)
+
+    def holds(self, recipient: str) -> bool:
+        """Whether something is pending for this recipient."""
+        return bool(self.one("SELECT 1 FROM alert WHERE recipient = ? LIMIT 1", recipient))
 
     def recipients(self) -> list[str]:
         """Who has something pending, the longest waiting first."""
@@ -1702,9 +1708,10 @@ def send(call: Call) -> int:
         if config and account.status == CONFIG:
             queue.forget_errors()  # what was wrong with the config has been mended
             account = queue.state("")
-        pending = queue.recipients()
-        now_due = any(handle not in pending or queue.state(handle).due(since) <= since
-                      for handle in handles) and account.due(since) <= since
+        now_due = account.due(since) <= since and any(
+            not queue.holds(handle) or queue.state(handle).due(since) <= since
+            for handle in handles
+        )
         return queue.inode, queue.add(handles, since, text, gone), now_due, account
 
     try:

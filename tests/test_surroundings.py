@@ -302,6 +302,32 @@ def test_in_any_locale_status_and_dry_run_can_be_printed(in_locale: Sentinel) ->
     assert (printed.returncode, printed.stderr) == (0, b"")
 
 
+# ---- tweepy that cannot be used ----
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("raise ImportError('no module named oauthlib')", id="in parts"),
+        pytest.param("raise AttributeError('module lib has no X509')", id="at odds with another"),
+        pytest.param("__version__ = '3.10'\nclass Client: pass", id="too old"),
+    ],
+)
+def test_a_tweepy_that_cannot_be_used_is_told_and_the_alert_kept(
+    x: FakeX, sentinel: Sentinel, tmp_path: Path, source: str
+) -> None:
+    (tmp_path / "tweepy.py").write_text(source)
+    broken = {"PYTHONPATH": str(tmp_path)}
+    done = sentinel.run("send", "disk full", env=broken)
+    assert done.code == 78, done
+    assert "tweepy cannot be used" in done.err and "pip install" in done.err
+    assert "tweepy cannot be used" in sentinel.status()["last_error"]
+    assert sentinel.run("authorize", env=broken).code == 78
+    sentinel.kill()
+    assert sentinel.run("flush").code == 0
+    assert len(x.dms) == 1
+
+
 # ---- what the system refuses ----
 
 

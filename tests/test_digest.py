@@ -516,6 +516,8 @@ class TestAQueueOverItsLimit:
             input=lines, capture_output=True, text=True, timeout=150, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+        sentinel.kill()  # a worker that may have made a DM of fewer, and be just sending it
+        sentinel.wait_idle()
         x.clear_answers()
         assert sentinel.run("flush").code == 0
         assert NEEDLE in x.dms[0].text

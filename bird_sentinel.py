@@ -585,9 +585,9 @@ def ini_with(text: str, section: str, values: Mapping[str, str]) -> str:
     names = {name.lower(): name for name in values}
     lines, left, end, begun = [], dict(values), -1, set()
     for line, where, name, _ in ini_lines(text):
-        if name and (where, name) not in begun or line.strip()[:1] == "[" and not name:
+        if (where, name) not in begun if name else line.strip()[:1] == "[":
             line = line.lstrip()  # else it might go on with a value of ours
-            begun.add((where, name))
+        begun.add((where, name))
         name = names.get(name.lower(), "") if where == section else ""
         if not name:
             lines.append(line)
@@ -1828,8 +1828,9 @@ def status(call: Call) -> int:
         config = read_config(path)
     except Problem as problem:
         trouble = problem
-    queue_path = config.queue if config else stray_queue(path)
-    if config and queue_path != stray_queue(path) and os.path.exists(stray_queue(path)):
+    stray = stray_queue(path)
+    queue_path = config.queue if config else stray
+    if config and queue_path != stray and os.path.exists(stray):
         with contextlib.suppress(OSError, ValueError, sqlite3.Error):
             in_queue(queue_path, lambda queue: adopt_stray(queue, config))
     running = worker_runs(queue_path)

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 # /// script
 # requires-python = ">=3.9"
 # dependencies = ["tweepy>=4.12"]
@@ -15,55 +16,91 @@ an alert travels:
 
     voice | message -> queue | config | pace -> digest -> X -> worker | authorize | command line
 
-`send` cleans the text and stores it in a queue on disk.  A worker, one at a time and detached from
-the caller, makes one DM of all that is pending, gives it to X inside X's limits, and only then
-deletes it from the queue.  It ends when the queue is empty.
+The queue is a directory, a spool as mail has been kept for decades.  `send` adds one file to it,
+pulls a trigger, and is done.  A worker, one at a time and detached from the caller, makes one DM of
+all that is pending, gives it to X inside X's limits, and only then removes the files.
+
+    an alert's file      what that means                             who moves it on
+    -------------------  ------------------------------------------  -------------------------------
+    tmp/NAME             being written; nothing was promised         a worker, when it is a day old
+    new/NAME             accepted: on the disk, for all recipients   the worker, into to/ID of each:
+                         or for those it names                       linked, then renamed
+    to/ID/NAME           the recipient with this id has not got it   the worker, when X took a DM
+    to/ID/folded         a long backlog: the rarest kinds in full,   which quotes or counts it
+                         the rest counted
+    refused/NAME         X would not take the text; why is in it     flush --discard-refused
+
+    beside them          what it is                                  who writes it
+    -------------------  ------------------------------------------  -------------------------------
+    state                JSON: waits, pace, last delivery            the worker, by rename
+    trouble              text, while a person has to act             the worker, by rename
+    lock                 flock of the one worker                     nobody
+    trigger              a FIFO which the worker reads               whoever wants it to look
+
+Each step can be repeated: a crash between any two loses nothing, and at the worst repeats a DM.  No
+file is written by two processes, so there is nothing to wait for and nothing to corrupt but one
+alert.  Where the queue cannot be written, a second one in memory takes the alert, with a worker of
+its own.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import sqlite3
 import stat
 import sys
 import time
-import zlib
 
-# The watcher is blind while this script starts, and most of that is imports.  What is not needed to
-# store an alert is imported where it is used: re and signal, argparse and configparser, with what
-# they import themselves, would make each alert take half as long again (tests/bench.py).
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import Any, NoReturn, TypeVar
+    import argparse
+    import binascii
+    import configparser
+    import datetime
+    import difflib
+    import fcntl
+    import getpass
+    import io
+    import json
+    import pwd
+    import random
+    import re
+    import select
+    import shlex
+    import shutil
+    import signal
+    import subprocess
+    import syslog
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, NoReturn
+else:
 
-    T = TypeVar("T")
+    class Module:
+        """A module that is imported when it is used first.  The watcher is blind while this script
+        starts, and most of that is imports (tests/bench.py shows what this saves)."""
+
+        def __init__(self, name):
+            self.name = name
+
+        def __getattr__(self, attribute):
+            return getattr(__import__(self.name), attribute)
+
+    argparse, binascii, configparser, datetime, difflib, fcntl, getpass, io, json = map(
+        Module, "argparse binascii configparser datetime difflib fcntl getpass io json".split()
+    )
+    pwd, random, re, select, shlex, shutil, signal, subprocess, syslog = map(
+        Module, "pwd random re select shlex shutil signal subprocess syslog".split()
+    )
 
 __version__ = "1.0.0"
 
 # exit statuses, the last five after sysexits.h and the shell
 DELIVERED, USAGE, LOST, KEPT, REFUSED, CONFIG, INTERRUPTED = 0, 2, 74, 75, 77, 78, 130
 
-DM_LIMIT = 10_000  # characters in a DM (docs.x.com); we count bytes of UTF-8, the strictest way
-KEPT_ALERTS = 10_000  # pending alerts a recipient; beyond them only what is new in kind is kept,
-KEPT_KINDS = 11_000  # and beyond this nothing: it is counted
-
-RETRY = (1.0, 300.0)  # seconds, doubling from the first to the second: the network, X's own faults
-SLOW = (900.0, 3600.0)  # the same, where a person has to act
-LEEWAY = (1.5, 1.5)  # beyond a reset, told in whole seconds; not all hosts at the same instant
-SHARE = 60.0  # seconds a DM where X does not tell its limit: 15 in 15 minutes
-DAY = 86400.0  # no limit of X is longer than this, so no wait is
-CONNECT, TOTAL = 10.0, 25.0  # seconds for a connection, and for a whole call to X
+DM_LIMIT = 10_000  # characters in a DM (once documented by X; see docs.x.com, "Manage DMs")
+FOLD = 1_000  # files of a recipient; beyond them a backlog is folded
+MINUTE, DAY = 60.0, 86_400.0  # seconds; no limit of X is longer than a day, so no wait is
 PATIENCE = 28.0  # seconds that a waiting `send` takes at the most
-
-API = "https://api.twitter.com"
-APP_HINT = "in X's developer portal, under the app's user authentication settings, "
-PERMISSION_HINT = (
-    APP_HINT + "choose the permission 'Read and write and Direct message', save, "
-    "then run: bird_sentinel authorize"
-)
+CALL = 25  # seconds for a whole call to X
 
 
 class Problem(Exception):
@@ -74,33 +111,41 @@ class Problem(Exception):
         self.status, self.message, self.hint = status, message, hint
 
 
+class ignoring:
+    """Let errors of these kinds pass.  (contextlib's would take as long to load as an alert takes
+    to store.)"""
+
+    def __init__(self, *kinds: type[BaseException]) -> None:
+        self.kinds = kinds
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is not None and issubclass(kind, self.kinds)
+
+
 # ---- voice: standard error, lower case, no full stop, error then hint; results on standard output
 
 
 def say(kind: str, message: str) -> None:
     """Tell a person something: an error, a hint or a warning.  Never a secret."""
-    if sys.stderr:
-        with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
-            print(f"bird_sentinel: {kind}: {clean(message)}", file=sys.stderr, flush=True)
+    tell(f"bird_sentinel: {kind}: {message}", sys.stderr)
 
 
 def show(line: str) -> None:
-    """Print a result; standard output may be closed, full or a broken pipe."""
-    if sys.stdout:
-        with contextlib.suppress(OSError, ValueError):
-            print(clean(line), flush=True)
+    """Print a result."""
+    tell(line, sys.stdout)
 
 
-def report(message: str) -> None:
-    """Tell syslog.  Never an alert's text: a watched syslog must not feed itself."""
-    import syslog
-
-    syslog.openlog("bird_sentinel", syslog.LOG_PID, syslog.LOG_DAEMON)
-    syslog.syslog(message)
+def tell(line: str, stream: Any) -> None:
+    with ignoring(OSError, ValueError, AttributeError):  # closed, full, a broken pipe, or none
+        stream.write(clean(line) + "\n")
+        stream.flush()
 
 
-def plural(number: int) -> str:
-    return f"{number:,} alert" + ("s" if number != 1 else "")
+def plural(number: int, thing: str = "alert") -> str:
+    return f"{number:,} {thing}" + "s" * (number != 1)
 
 
 def at(handles: Iterable[str]) -> str:
@@ -109,15 +154,19 @@ def at(handles: Iterable[str]) -> str:
 
 def quoted(path: str) -> str:
     """A path as a shell takes it."""
-    import shlex
-
     return shlex.quote(path)
 
 
-def lower(error: Exception) -> str:
-    """What the system or SQLite says of an error, in our voice."""
-    words = error.strerror if isinstance(error, OSError) else str(error)
-    return (words or str(error) or type(error).__name__).lower()
+def lower(error: BaseException) -> str:
+    """What the system says of an error, in our voice."""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+
+
+def clock(moment: float, now: float) -> str:
+    """Local time of day, with the date if that is not today's."""
+    then = time.localtime(moment)
+    today = then[:3] == time.localtime(now)[:3]
+    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", then)
 
 
 # ---- message: what a log line may bring into a DM or onto a terminal ---------------------------
@@ -129,1263 +178,1515 @@ ESCAPES = (
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]{0,256}(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-OQ-WYZ\\`-~]"
 )
-UNWANTED = dict.fromkeys(  # control characters but tab and newline, and Unicode's bidi controls
-    [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F]
-    + [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+UNWANTED: dict[int, str | None] = dict.fromkeys(
+    [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)]  # control characters
+    + [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]  # bidi controls
+    + [*range(0xE0000, 0xE0080)]  # tags
 )
-NUMBERS = r"(?ai)\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b|[0-9]+"
-HEX = b"0123456789abcdefABCDEF"
-WORD = HEX + b"ghijklmnopqrstuvwxyzGHIJKLMNOPQRSTUVWXYZ_"
-SPACED = bytes(byte if byte in WORD else 32 for byte in range(256))  # all else made a space
+UNWANTED.update({0x2028: " ", 0x2029: " "})  # line and paragraph separators
 
 
 def clean(raw: str | bytes) -> str:
     """Return text that is safe in a DM and on a terminal: no control or escape sequences, no NUL,
-    no bidi controls; what is not UTF-8 becomes U+FFFD; newlines and tabs stay."""
+    no bidi controls or tags; what is not UTF-8 becomes U+FFFD; newlines and tabs stay."""
     text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
     if text.translate({9: " ", 10: " "}).isprintable():
         return text.strip("\n")  # as nearly all are; none of what is unwanted counts as printable
-    import re
 
     text = re.sub(ESCAPES, "", text.replace("\r\n", "\n")).translate(UNWANTED)
     # UTF-16 has the surrogates of which a lone one can be no character
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip("\n")
 
 
-def size(text: str) -> int:
-    """Length as X might count it at the most: one for each byte of UTF-8."""
-    return len(text.encode("utf-8"))
+class Alert:
+    """One alert.
+
+    text: cleaned, at most DM_LIMIT characters; cut: how many more there were; sent: seconds since
+    the epoch; host: the short name of the machine that ran `send`; to: the handles it is for, none
+    for all; name: that of its file; why: X refused it.
+    """
+
+    def __init__(
+        self, text: str, sent: float, host: str, to: Iterable[str] = (), cut: int = 0,
+        name: str = "", why: str = "",
+    ) -> None:  # fmt: skip
+        self.text, self.sent, self.host, self.to = text[:DM_LIMIT], sent, host, list(to)
+        self.cut, self.name, self.why = cut + max(0, len(text) - DM_LIMIT), name, why
+
+    def dump(self) -> bytes:
+        """What its file holds: header lines, an empty line, the text."""
+        head = f"host: {self.host}\nto: {' '.join(self.to)}\ncut: {self.cut}\n"
+        why = f"refused: {' '.join(self.why.split())}\n" if self.why else ""
+        return f"{head}{why}\n{self.text}".encode()
+
+    @staticmethod
+    def parse(name: str, data: bytes, written: float) -> Alert:
+        """The alert in a file, whatever is in it; `written`: when the file was."""
+        head, _, text = clean(data).partition("\n\n")
+        fields = dict(line.partition(": ")[::2] for line in head.split("\n"))
+        if "host" not in fields:  # not written by us
+            fields, text = {}, clean(data)
+        cut = fields.get("cut", "")[:12]
+        return Alert(
+            text or "(an empty alert)", sent_at(name, written), fields.get("host", ""),
+            fields.get("to", "").split(), int(cut) if cut.isdecimal() else 0, name,
+            fields.get("refused", ""),
+        )  # fmt: skip
 
 
-def cut(text: str, room: int) -> tuple[str, int]:
-    """Return as much of `text` as `room` bytes of UTF-8 hold, and how many characters are gone."""
-    kept = text.encode("utf-8")[:room].decode("utf-8", "ignore")
-    return kept, len(text) - len(kept)
+def sent_at(name: str, otherwise: float) -> float:
+    """When the alert in a file of this name was sent, if the name tells and makes sense."""
+    digits = name.partition(".")[0]
+    sent = int(digits) / 1e9 if digits.isdecimal() and len(digits) < 20 else otherwise
+    return sent if sent < time.time() + DAY else otherwise
 
 
-def shape(text: str) -> str:
-    """What is left of a line where all digits and hex numbers are taken for the same."""
-    import re
-
-    return re.sub(NUMBERS, "#", text)
-
-
-def rough_shape(text: str) -> int:
-    """A checksum that lines of one shape share, and hardly any others; with no need of re."""
-    line, words = text.encode("utf-8"), []
-    for word in line.translate(SPACED).split():
-        bare = word[2:] if word[:2] in (b"0x", b"0X") else word
-        letters = word.translate(None, HEX[:10])
-        if letters == word:
-            words.append(word)
-        else:  # a number, or a word with one in it
-            words.append(letters + b"#" if bare.translate(None, HEX) or not bare else b"#")
-    return zlib.crc32(b" ".join(words) + line.translate(None, WORD))
+def short_host_name() -> str:
+    """The machine's name up to its first dot, with nothing in it that a path could not hold."""
+    name = os.uname().nodename.partition(".")[0][:64]
+    return "".join(c for c in name if c.isalnum() or c in "-_") or "localhost"
 
 
 # ---- queue: nothing accepted is lost -----------------------------------------------------------
 
-SCHEMA = (
-    """CREATE TABLE alert (                   -- a row for each alert and recipient, until delivered
-    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: a waiting send looks for its own
-    recipient TEXT NOT NULL,               -- handle; '' or one not configured: all that are
-    sent REAL NOT NULL,                    -- seconds since the epoch
-    text TEXT NOT NULL,
-    gone INTEGER NOT NULL,                 -- characters cut from the text
-    kind INTEGER NOT NULL,                 -- the text's rough shape
-    count INTEGER NOT NULL DEFAULT 1,      -- with those like it that came when the queue was full,
-    last REAL NOT NULL)                    -- and when the last of them did
-    """,
-    "CREATE INDEX alert_kind ON alert (recipient, kind)",
-    # what X would not take for its content, put aside
-    "CREATE TABLE refused (id INTEGER PRIMARY KEY, recipient TEXT, sent REAL, text TEXT, why TEXT)",
-    # what one-shot processes must know of each other; see class State
-    """CREATE TABLE state (
-    scope TEXT PRIMARY KEY, status INTEGER, limited INTEGER, failures INTEGER, at REAL, wait REAL,
-    error TEXT, hint TEXT, burst INTEGER, share REAL, delivered REAL)""",
-)
-COLUMNS = "recipient, sent, text, gone, kind, count, last"
-STATE = ("scope", "status", "limited", "failures", "at", "wait", "error", "hint", "burst", "share",
-         "delivered")
-NOT_KEPT = f"(more than {KEPT_ALERTS:,} alerts were pending: this one is counted, not quoted)"
-
-
-class Alert:
-    """One row of the queue: `count` alerts of the same shape, nearly always one."""
-
-    __slots__ = ("id", "sent", "text", "gone", "count", "last")
-
-    def __init__(
-        self, id: int, sent: float, text: str, gone: int = 0, count: int = 1, last: float = 0.0
-    ) -> None:
-        self.id, self.sent, self.text, self.gone = id, sent, text, gone
-        self.count, self.last = count, max(sent, last)
-
-
-class State:
-    """How things stand with the account (scope '') or with one recipient (its handle)."""
-
-    status = 0  # exit status that tells of the last attempt
-    limited = 0  # 1: X named the end of the wait, so nobody cuts it short
-    failures = 0  # of the same status in a row
-    at, wait = 0.0, 0.0  # when the wait for the next attempt began, how many seconds it takes
-    error, hint = "", ""
-    burst = 0  # DMs in this burst
-    share = 0.0  # seconds a DM that were fair when the last one was delivered,
-    delivered = 0.0  # and when that was
-
-    def __init__(self, scope: str, *columns: Any) -> None:
-        self.scope = scope
-        for name, value in zip(STATE[1:], columns):
-            setattr(self, name, value)
-
-    def due(self, now: float) -> float:
-        """When the next attempt may be made.  A wait that began in the future is not believed: the
-        clock has jumped."""
-        return self.at + min(self.wait, DAY) if self.at <= now + 1 else now
-
-
-def open_private(path: str, flags: int) -> int:
-    """Open (with O_CREAT: make) a file which nobody else may have planted; raises OSError."""
-    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.geteuid(), 0):
-        os.close(descriptor)
-        raise PermissionError(f"{path} is not a regular file of ours")
-    return descriptor
-
 
 def sync_directory(path: str) -> None:
-    """Make a new or renamed name in the directory of `path` survive a power cut."""
-    descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
+    """Make new and renamed names in a directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-class Queue:
-    """The alerts on disk.  Raises sqlite3.Error and OSError; see `in_queue` for a damaged file.
-    `with queue:` is a transaction that no other process can interleave with."""
-
-    def __init__(self, path: str, create: bool = True) -> None:
-        if create:
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        new = create and not os.path.exists(path)
-        # ours is closed before SQLite opens the file: a later close would drop SQLite's locks
-        descriptor = open_private(path, os.O_RDWR | (os.O_CREAT if create else 0))
-        found = os.fstat(descriptor)
-        if found.st_mode & 0o077:
-            os.fchmod(descriptor, 0o600)
-        os.close(descriptor)
-        self.path, self.inode = path, found.st_ino
-        if new:
-            sync_directory(path)
-        self.database = sqlite3.connect(path, timeout=20, isolation_level=None)
-        self.database.execute("PRAGMA journal_mode = TRUNCATE")
-        tables = "SELECT count(*) FROM sqlite_master WHERE name IN ('alert', 'refused', 'state')"
-        number = self.one(tables)
-        if number == 0:
-            # no alert is in it, so this may be lost; the first alert takes it to the disk with it
-            self.database.execute("PRAGMA synchronous = OFF")
-            with self:
-                for statement in SCHEMA if self.one(tables) == 0 else ():
-                    self.database.execute(statement)
-        elif number != 3:
-            raise sqlite3.DatabaseError("it is not one of ours")
-        # with a journal that is truncated and synced: what is committed is on the disk
-        self.database.execute("PRAGMA synchronous = FULL")
-
-    def close(self) -> None:
-        self.database.close()
-
-    def __enter__(self) -> Queue:
-        self.database.execute("BEGIN IMMEDIATE")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if self.database.in_transaction and not kind:
-                self.database.execute("COMMIT")
-        finally:
-            if self.database.in_transaction:
-                self.database.execute("ROLLBACK")
-
-    def one(self, query: str, *values: Any) -> Any:
-        row = self.database.execute(query, values).fetchone()
-        return row[0] if row else None
-
-    def add(self, recipients: Iterable[str], sent: float, text: str, gone: int = 0) -> list[int]:
-        """Store an alert for each recipient, durably; `gone` characters were cut from it before.
-        Returns the rows which hold it."""
-        with self:
-            return [self.add_row(recipient, sent, text, gone) for recipient in recipients]
-
-    def add_row(self, recipient: str, sent: float, text: str, gone: int) -> int:
-        kind = rough_shape(text)
-        pending = self.one("SELECT count(*) FROM alert WHERE recipient = ?", recipient)
-        if pending >= KEPT_ALERTS:
-            # a flood must not push out what is new in kind
-            alike = "SELECT max(id) FROM alert WHERE recipient = ? AND kind = ?"
-            row = self.one(alike, recipient, kind)
-            if row is None and pending >= KEPT_KINDS:
-                kind, text, gone = -1, NOT_KEPT, 0
-                row = self.one(alike, recipient, kind)
-            if row is not None:
-                counted = "UPDATE alert SET count = count + 1, last = ? WHERE id = ?"
-                self.database.execute(counted, (sent, row))
-                return int(row)
-        added = self.database.execute(
-            "INSERT INTO alert (recipient, sent, text, gone, kind, last) VALUES (?, ?, ?, ?, ?, ?)",
-            (recipient, sent, text, gone, kind, sent),
-        )
-        return added.lastrowid or 0
-
-    def alerts(self, recipient: str) -> list[Alert]:
-        rows = self.database.execute(
-            "SELECT id, sent, text, gone, count, last FROM alert WHERE recipient = ? ORDER BY id",
-            (recipient,),
-        )
-        return [Alert(*row) for row in rows]
-
-    def settle(self, alerts: Iterable[Alert]) -> None:
-        """Forget these alerts; what was counted into their rows meanwhile stays pending."""
-        rows = [(alert.count, alert.id) for alert in alerts]
-        self.database.executemany("UPDATE alert SET count = count - ? WHERE id = ?", rows)
-        self.database.execute("DELETE FROM alert WHERE count <= 0")
-
-    def put_aside(self, alert: Alert, reason: str) -> None:
-        """Keep an alert which X refuses for its content, out of the way of the others."""
-        self.database.execute(
-            "INSERT OR REPLACE INTO refused SELECT id, recipient, sent, text, ? FROM alert"
-            " WHERE id = ?",
-            (reason, alert.id),
-        )
-        self.settle([alert])
-
-    def readdress(self, handles: list[str]) -> None:
-        """Alerts for nobody in particular, or for somebody no longer configured, go to all."""
-        strangers = f"recipient NOT IN ({', '.join('?' * len(handles))})"
-        if not self.one(f"SELECT count(*) FROM alert WHERE {strangers}", *handles):
-            return
-        with self:
-            for handle in handles:
-                self.database.execute(
-                    "UPDATE alert SET recipient = ? WHERE lower(recipient) = lower(?)",
-                    (handle, handle),
-                )
-            for handle in handles:
-                self.database.execute(
-                    f"INSERT INTO alert ({COLUMNS}) SELECT"
-                    f" ?, sent, text, gone, kind, count, last FROM alert WHERE {strangers}",
-                    (handle, *handles),
-                )
-            self.database.execute(f"DELETE FROM alert WHERE {strangers}", handles)
-
-    def holds(self, recipient: str) -> bool:
-        """Whether something is pending for this recipient."""
-        return bool(self.one("SELECT 1 FROM alert WHERE recipient = ? LIMIT 1", recipient))
-
-    def recipients(self) -> list[str]:
-        """Who has something pending, the longest waiting first."""
-        rows = self.database.execute("SELECT recipient FROM alert GROUP BY 1 ORDER BY min(id)")
-        return [row[0] for row in rows]
-
-    def pending(self) -> int:
-        """How many alerts are pending; one for several recipients is one."""
-        counted = "SELECT max(n) FROM (SELECT sum(count - 1) AS n FROM alert GROUP BY recipient)"
-        alerts = self.one("SELECT count(*) FROM (SELECT DISTINCT sent, text FROM alert)")
-        return int(alerts) + int(self.one(counted) or 0)
-
-    def state(self, scope: str) -> State:
-        query = f"SELECT {', '.join(STATE)} FROM state WHERE scope = ?"
-        row = self.database.execute(query, (scope,)).fetchone()
-        return State(*row) if row else State(scope)
-
-    def store(self, state: State) -> None:
-        values = [getattr(state, name) for name in STATE]
-        marks = ", ".join("?" * len(STATE))
-        self.database.execute(f"REPLACE INTO state ({', '.join(STATE)}) VALUES ({marks})", values)
-
-    def forget_waits(self) -> None:
-        """Make all due now, but for what X's own limit holds."""
-        self.database.execute("UPDATE state SET wait = 0 WHERE NOT limited")
-
-    def forget_errors(self) -> None:
-        """Begin anew with X, as after `authorize`, but for what its own limit holds."""
-        self.database.execute(
-            "UPDATE state SET wait = 0, status = 0, failures = 0, error = '', hint = ''"
-            " WHERE status <> 0 AND NOT limited"
-        )
-
-
-def in_queue(path: str, action: Callable[[Queue], T], create: bool = True) -> T:
-    """Do something with the queue.  A damaged file is moved aside, and the action done with a new
-    one.  Raises sqlite3.Error and OSError where the queue cannot be used at all."""
-    for again in (True, False):
-        queue = None
-        inode = os.stat(path).st_ino if os.path.exists(path) else 0
-        try:
-            queue = Queue(path, create)
-            return action(queue)
-        except sqlite3.DatabaseError as error:
-            # its subclasses stand for a full disk, a lock and the like; itself for a damaged file
-            if type(error) is not sqlite3.DatabaseError or not again:
-                raise
-            move_aside(path, inode, str(error))
-        finally:
-            if queue is not None:
-                queue.close()
-    raise AssertionError("not reached")
-
-
-def move_aside(path: str, inode: int, reason: str) -> None:
-    """Give a damaged queue another name and begin a new one, with what can still be read of the
-    old one and with an alert that tells of it."""
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
+def write_file(path: str, data: bytes, temporary: str) -> None:
+    """Write a file as a whole or not at all, private from its first byte, and durable when this
+    returns.  Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)  # of several that found the damage, one moves it
-        if os.stat(path).st_ino != inode:
-            return
-        saved = []
-        damaged = sqlite3.connect(path, timeout=20, isolation_level=None)
-        with contextlib.suppress(sqlite3.Error):
-            damaged.execute("BEGIN EXCLUSIVE")  # nobody adds to it now
-        with contextlib.suppress(sqlite3.Error, TypeError, ValueError):
-            for row in damaged.execute(f"SELECT {COLUMNS} FROM alert ORDER BY id"):
-                recipient, sent, text, gone, kind, count, last = row
-                saved.append((str(recipient), float(sent), clean(text), int(gone), int(kind),
-                              int(count), float(last)))
-        aside = f"{path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        tidings = f"the queue was damaged ({reason}); it is now {aside}, alerts may be missing"
-        now = time.time()
-        saved.append(("", now, f"bird_sentinel: {tidings}", 0, -1, 1, now))
+        with open(os.open(temporary, flags, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        with ignoring(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
 
-        # the new one takes its place when it is whole, so that there always is one
-        for name in (f"{path}.new", f"{path}.new-journal"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-        queue = Queue(f"{path}.new")
-        with queue:
-            queue.database.executemany(
-                f"INSERT INTO alert ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", saved
-            )
-        queue.close()
-        os.unlink(f"{path}.new-journal")
-        damaged.close()
-        os.link(path, aside)
-        if os.path.exists(f"{path}-journal"):
-            os.rename(f"{path}-journal", f"{aside}-journal")
-        os.rename(f"{path}.new", path)
-        sync_directory(path)
-        say("warning", tidings)
-        report(tidings)
-    finally:
-        os.close(directory)
+
+def of_another(what: str, path: str, uid: int) -> Problem:
+    """What to say of a file or a directory that belongs to somebody else."""
+    user = f"user id {uid}"
+    with ignoring(KeyError):
+        user = pwd.getpwuid(uid).pw_name
+    return Problem(CONFIG, f"the {what} {path} belongs to {user}",
+                   f"run it as that user (as root: runuser -u {user} -- bird_sentinel), or name a"
+                   " config of your own with --config")  # fmt: skip
+
+
+def require_ours(directory: str) -> None:
+    """Raise Problem where somebody else could put files into a directory, or owns it: root with a
+    user's HOME would leave files there which that user cannot touch.  Raises OSError where there is
+    no directory."""
+    for found in (os.lstat(directory), os.stat(directory)):
+        if found.st_uid not in (os.geteuid(), 0):
+            raise of_another("directory", directory, found.st_uid)
+    if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+        raise Problem(CONFIG, f"the directory {directory} can be written by others",
+                      f"run: chmod go-w {quoted(directory)}")  # fmt: skip
+
+
+def make_directory(path: str) -> None:
+    """Make a private directory, and those above it, but none in a directory of somebody else's.
+    Raises OSError and Problem."""
+    if not os.path.isdir(path):
+        parent = os.path.dirname(path)
+        make_directory(parent)
+        require_ours(parent)
+        with ignoring(FileExistsError):  # somebody was quicker
+            os.mkdir(path, 0o700)
+        sync_directory(parent)
+
+
+class Spool:
+    """A queue: the directory at `root`, laid out as the top of this file says."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def path(self, *names: str) -> str:
+        return os.path.join(self.root, *names)
+
+    def write(self, data: bytes, *names: str) -> None:
+        """Write a file of the queue as a whole; raises OSError."""
+        temporary = f"{names[-1]}.{os.getpid()}.{time.time_ns()}"
+        write_file(self.path(*names), data, self.path("tmp", temporary))
+
+    # -- what `send` does
+
+    def add(self, alert: Alert) -> None:
+        """Store an alert durably, under a name which nobody else has and which sorts by age.
+        Raises OSError, and Problem where the queue is not safe."""
+        alert.name = f"{int(alert.sent * 1e9):019d}.{os.getpid()}.{short_host_name()}"
+        for name in ("tmp", "to", "refused", "new"):
+            if not os.path.isdir(self.path("new")):
+                make_directory(self.path(name))
+        require_ours(self.root)
+        require_ours(os.path.dirname(self.root))
+        self.write(alert.dump(), "new", alert.name)
+
+    def pull(self, word: bytes = b"l") -> bool:
+        """Have the worker look at the queue (b"g": give way to another; b"": nothing).  False: none
+        runs."""
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+        with ignoring(OSError):  # ENXIO: nobody reads it
+            trigger = os.open(self.path("trigger"), flags)
+            try:
+                with ignoring(BlockingIOError):  # full of words that it has yet to read
+                    os.write(trigger, word)
+                return stat.S_ISFIFO(os.fstat(trigger).st_mode)
+            finally:
+                os.close(trigger)
+        return False
+
+    # -- what the worker does, and who looks at its work
+
+    def names(self, *directory: str) -> list[str]:
+        """What is in a directory of the queue, the oldest first; nothing where there is none."""
+        with ignoring(FileNotFoundError, NotADirectoryError):
+            return sorted(os.listdir(self.path(*directory)))
+        return []
+
+    def pending(self) -> dict[str, list[str]]:
+        """For each id the names in its directory; under "" what has yet to be distributed."""
+        found = {recipient: self.names("to", recipient) for recipient in self.names("to")}
+        return {"": self.names("new"), **found}
+
+    def read(self, *names: str) -> Alert | None:
+        """The alert in a file; None where it is gone.  What cannot be read is put aside, where a
+        person sees it, and does not hold up the others."""
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            with open(os.open(self.path(*names), flags), "rb") as file:
+                written = os.fstat(file.fileno()).st_mtime
+                return Alert.parse(names[-1], file.read(8 * DM_LIMIT), written)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            os.rename(self.path(*names), self.path("refused", names[-1]))
+            return None
+
+    def count_in(self, digest: Digest, recipient: str, name: str) -> None:
+        """Take a file into a digest: a folded backlog or an alert, of a recipient or ("") not yet
+        distributed.  A damaged backlog is put aside, where a person sees it."""
+        path = ("to", recipient, name) if recipient else ("new", name)
+        alert = None if is_folded(name) else self.read(*path)
+        if alert:
+            digest.add(alert)
+        if is_folded(name):
+            try:
+                with open(self.path(*path), "rb") as file:
+                    digest.load(file.read())
+                digest.folded.append(name)
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                with ignoring(FileNotFoundError):
+                    os.rename(self.path(*path), self.path("refused", f"{time.time_ns()}.{name}"))
+
+    def refused(self) -> list[Alert]:
+        """What X would not take, and what could not be read."""
+        found = []
+        for name in self.names("refused"):
+            unread = Alert("(it cannot be read)", sent_at(name, 0), "", name=name)
+            found.append(self.read("refused", name) or unread)
+        return found
+
+    def distribute(self, recipients: Mapping[str, str]) -> bool:
+        """Move accepted alerts into the directories of those they are for (`recipients`: handle to
+        id); one for nobody who is configured is for all.  Returns whether there are more."""
+        names = self.names("new")
+        ids = {handle.lower(): recipient for handle, recipient in recipients.items()}
+        moves = []
+        for alert in (self.read("new", name) for name in names[:FOLD]):
+            if alert is not None:
+                wanted = [ids[handle.lower()] for handle in alert.to if handle.lower() in ids]
+                moves.append((alert.name, list(dict.fromkeys(wanted or ids.values()))))
+        for name, (*others, _) in moves:
+            for recipient in others:
+                with ignoring(FileExistsError, FileNotFoundError):  # from before a crash; gone
+                    os.link(self.path("new", name), self.path("to", recipient, name))
+        for recipient in {recipient for _, (*others, _) in moves for recipient in others}:
+            sync_directory(self.path("to", recipient))
+        for name, (*_, last) in moves:
+            with ignoring(FileNotFoundError):
+                os.rename(self.path("new", name), self.path("to", last, name))
+        return len(names) > FOLD
+
+
+def is_folded(name: str) -> bool:
+    return name.startswith("folded")
+
+
+def pending_in(spool: Spool) -> tuple[int, float]:
+    """How many alerts are pending (one for several recipients is one), and when the oldest was
+    sent (seconds since the epoch): now, where there is none."""
+    names: set[str] = set()
+    folded, oldest = [0], time.time()
+    for recipient, some in spool.pending().items():
+        digest = Digest()
+        for name in filter(is_folded, some):
+            spool.count_in(digest, recipient, name)
+        names.update(set(some).difference(digest.folded, digest.counted))
+        folded.append(digest.count)
+        oldest = min(oldest, digest.first)
+    return len(names) + max(folded), min([oldest, *(sent_at(name, oldest) for name in names)])
+
+
+def spools(config_path: str) -> list[Spool]:
+    """The queue of a config, and what takes its place, in memory, where it cannot be written."""
+    root = config_path + ".queue"
+    if os.path.basename(config_path) == "config.ini":
+        root = os.path.join(os.path.dirname(config_path), "queue")
+    uid, mark = os.geteuid(), binascii.crc32(os.fsencode(config_path))
+    memories = (os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}", "/dev/shm")
+    name = f"bird_sentinel-{uid}-{mark:08x}.queue"
+    return [Spool(root)] + [Spool(os.path.join(m, name)) for m in memories if os.path.isdir(m)]
+
+
+SIGNALS = (1, 2, 14, 15, 17)  # HUP, INT, ALRM, TERM and CHLD, which a caller may have ignored
+
+
+def start_worker(config_path: str, spool: Spool, *words: str) -> None:
+    """Start a worker in a session of its own, with nothing of the caller's but the environment.
+    Where one runs already the new one ends at once.  Raises Problem."""
+    command = [sys.executable, os.path.abspath(__file__), "worker", config_path, spool.root, *words]
+    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    environment = {name: os.path.abspath(value) if name.endswith("CA_BUNDLE") else value
+                   for name, value in os.environ.items() if value and name != "SWATCH_LINE"}  # fmt: skip
+    try:
+        os.posix_spawn(sys.executable, command, environment, file_actions=null, setsid=True,
+                       setsigmask=[], setsigdef=SIGNALS)  # fmt: skip
+    except OSError as error:
+        raise Problem(KEPT, f"kept in the queue, but no worker can be started: {lower(error)}",
+                      "when processes can be started again: bird_sentinel flush") from None  # fmt: skip
+
+
+def wake(config_path: str, spool: Spool) -> None:
+    """See to it that a worker looks at the queue; raises Problem where none can be started."""
+    if not spool.pull():
+        start_worker(config_path, spool)
 
 
 # ---- config: the keys stay private -------------------------------------------------------------
 
 KEYS = ("consumer_key", "consumer_secret", "access_token", "access_token_secret")
+KEY = r"[!-~]+"  # printable ASCII without a space
+HANDLE = r"[A-Za-z0-9_]{1,50}"
+ID = r"[0-9]{1,20}"  # X has ids in 64 bits
+LOOK_UP = "bird_sentinel authorize --to"
+AGAIN = "run: bird_sentinel authorize"
 
 
 class Config:
-    """What config.ini says; see `read_config`."""
+    """What config.ini says; `check` tells whether that is enough to send."""
 
-    def __init__(self, path: str, text: str = "") -> None:
+    def __init__(self, path: str, parser: configparser.ConfigParser) -> None:
+        self.path, self.parser = path, parser
+        self.account, self.recipients, self.delivery = (
+            dict(parser.items(name)) if parser.has_section(name) else {}
+            for name in ("account", "recipients", "delivery")
+        )
+        self.host = clean(self.delivery.get("host", "")).replace("\n", " ")[:64]
+        self.interval = 0.0
+        with ignoring(ValueError):
+            self.interval = float(self.delivery.get("interval", MINUTE))
+
+    def check(self) -> Config:
+        """Return the config if it is complete; raises Problem."""
+        found, path = self.recipients, self.path
+        missing = next((n for n in KEYS if not re.fullmatch(KEY, self.account.get(n, ""))), "")
+        odd = [h for h, i in found.items() if not re.fullmatch(f"{HANDLE} {ID}", f"{h} {i}")]
+        for bad, message, hint in (
+            (not self.account and not os.path.lexists(path),
+             f"not authorized yet: there is no config {path}", AGAIN),
+            (missing, f"the config {path} has no usable {missing} in [account]", AGAIN),
+            (not found, f"the config {path} has nobody in [recipients]",
+             "name them: bird_sentinel authorize --to HANDLE"),
+            (odd, f"the config {path} has a recipient that is no handle = id",
+             "have the ids looked up: bird_sentinel authorize --to HANDLE"),
+            (len({handle.lower() for handle in found}) < len(found),
+             f"the config {path} has a recipient twice, in another case",
+             "take one of the two lines out"),
+            (not 0 < self.interval <= DAY, f"the config {path} has an interval of no use",
+             "give seconds, as in: interval = 60"),
+        ):  # fmt: skip
+            if bad:
+                raise Problem(CONFIG, message, hint)
+        return self
+
+    def handle(self, recipient: str) -> str:
+        """Whose id this is."""
+        return next((name for name, i in self.recipients.items() if i == recipient), recipient)
+
+    def surroundings(self) -> dict[str, str]:
+        """The environment variables by which requests finds its way to X, where the config says
+        it: its own proxy and CA bundle go before those of whoever started the worker."""
+        found = {}
+        if self.delivery.get("proxy"):
+            found = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), self.delivery["proxy"])
+            found.update(NO_PROXY="", no_proxy="")
+        if self.delivery.get("ca_bundle"):
+            bundle = os.path.expanduser(self.delivery["ca_bundle"])
+            found["REQUESTS_CA_BUNDLE"] = os.path.join(os.path.dirname(self.path), bundle)
+        return found
+
+    def save(self) -> None:
+        """Replace the file as a whole; what we do not know in it stays, but for comments.  Raises
+        Problem."""
+        self.parser.read_dict({"account": self.account, "recipients": {}, "delivery": {}})
+        for section in ("recipients", "delivery"):
+            self.parser[section] = getattr(self, section)
+        text, (directory, name) = io.StringIO(), os.path.split(self.path)
+        self.parser.write(text)
         try:
-            sections = ini_values(text)
-        except ValueError as error:
-            raise Problem(CONFIG, f"the config {path} has an error in line {error}",
-                          "it has [section] lines and name = value lines") from None
-        self.path = path
-        self.account = sections.get("account", {})
-        self.recipients = sections.get("recipients", {})
-        delivery = sections.get("delivery", {})
-        queue = os.path.expanduser(delivery.get("queue") or stray_queue(path))
-        self.queue = os.path.join(os.path.dirname(path), queue)
-        host = clean(delivery.get("host", "")).replace("\n", " ")
-        self.host = host or short_host_name()
-
-
-def short_host_name() -> str:
-    return clean(os.uname().nodename.partition(".")[0]) or "localhost"
+            make_directory(directory)
+            temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")
+            write_file(self.path, text.getvalue().encode(), temporary)
+        except OSError as error:
+            raise Problem(CONFIG, f"the config {self.path} could not be saved: {lower(error)}",
+                          "make room, or name another place with --config") from None  # fmt: skip
 
 
 def locate_config(given: str | None) -> str:
     """Return the absolute path of the config; raises Problem where no place for it can be found."""
-    path = given or os.environ.get("BIRD_SENTINEL_CONFIG")
-    try:
-        if path:
-            return os.path.abspath(os.path.expanduser(path))
-        base = os.environ.get("XDG_CONFIG_HOME", "")
-        if not os.path.isabs(base):  # as the XDG base directory specification has it
-            home = os.environ.get("HOME", "")
-            if not os.path.isabs(home):
-                import pwd
-
-                home = pwd.getpwuid(os.geteuid()).pw_dir
-            base = os.path.join(home, ".config")
-        return os.path.join(base, "bird_sentinel", "config.ini")
-    except (KeyError, OSError) as error:
-        raise Problem(CONFIG, f"no place for a config can be found ({error})",
-                      "name one by an absolute path, with --config") from None
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(base):  # as the XDG base directory specification has it
+        base = "~/.config"
+    if not os.path.isabs(os.environ.get("HOME", "")):
+        os.environ.pop("HOME", None)  # the password database tells
+    default = os.path.join(base, "bird_sentinel", "config.ini")
+    path = os.path.expanduser(given or os.environ.get("BIRD_SENTINEL_CONFIG") or default)
+    if path.startswith("~"):
+        raise Problem(CONFIG, "no place for a config can be found, as this user has no home",
+                      "name one by an absolute path, with --config")  # fmt: skip
+    return os.path.abspath(path)
 
 
-def stray_queue(config_path: str) -> str:
-    """The queue beside a config; of its own for each name, as two accounts never share one.  Where
-    `[delivery] queue` names another, alerts that came while the config was unreadable lie here."""
-    if os.path.basename(config_path) == "config.ini":
-        return os.path.join(os.path.dirname(config_path), "queue.db")
-    return config_path + ".queue.db"
-
-
-def ini_lines(text: str) -> Iterator[tuple[str, str, str, str]]:
-    """For each line of an INI file: the line, its section, the name which it gives a value to (''
-    where to none), and that value or more of it.  As configparser reads it without interpolation,
-    but names keep their case.  Raises ValueError with the number of a line that does not fit."""
-    section, name, depth, seen = "", "", 0, set()
-    for number, line in enumerate(text.split("\n"), 1):
-        words = line.strip()
-        indent = len(line) - len(line.lstrip())
-        if not words or words[0] in "#;":
-            yield line, section, "", ""
-        elif name and indent > depth:  # the value goes on
-            yield line, section, name, words
-        else:
-            if words[0] == "[" and words.rfind("]") > 1:
-                section, name, value = words[1 : words.rindex("]")], "", ""
-            else:
-                name, found, _ = words.replace(":", "=").partition("=")
-                value, depth = words[len(name) + 1 :].strip(), indent
-                name = name.strip()
-                if not section or not name or not found:
-                    raise ValueError(number)
-            if (section, name) in seen:
-                raise ValueError(number)
-            seen.add((section, name))
-            yield line, section, name, value
-
-
-def ini_values(text: str) -> dict[str, dict[str, str]]:
-    """The sections of an INI file and what each gives values to; raises ValueError as above."""
-    sections: dict[str, dict[str, str]] = {}
-    for _, section, name, value in ini_lines(text):
-        values = sections.setdefault(section, {})
-        if name:
-            values[name] = f"{values[name]}\n{value}" if name in values else value
-    sections.pop("", None)
-    return sections
-
-
-def ini_with(text: str, section: str, values: Mapping[str, str]) -> str:
-    """The INI text with these values in the section: each in its place, whatever the case of its
-    name there, or else at the section's end.  All else stays, comments too."""
-    names = {name.lower(): name for name in values}
-    lines, left, end, begun = [], dict(values), -1, set()
-    for line, where, name, _ in ini_lines(text):
-        if (where, name) not in begun if name else line.strip()[:1] == "[":
-            line = line.lstrip()  # else it might go on with a value of ours
-        begun.add((where, name))
-        name = names.get(name.lower(), "") if where == section else ""
-        if not name:
-            lines.append(line)
-        elif name in left:
-            lines.append(f"{name} = {left.pop(name)}")
-        if where == section and line.strip()[:1] not in ("", "#", ";"):
-            end = len(lines)
-    if end < 0:  # there is no such section yet
-        while lines and not lines[-1].strip():
-            lines.pop()
-        lines += [*([""] if lines else []), f"[{section}]", ""]
-        end = len(lines) - 1
-    lines[end:end] = [f"{name} = {value}" for name, value in left.items()]
-    return "\n".join(lines)
-
-
-def read_private(path: str) -> str:
-    """Read a config as ssh reads a key; '' where there is no file.  Raises Problem if it is not a
-    regular file of ours or if others can read it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        if os.path.islink(path):
-            target = os.path.realpath(path)
-            mend = f"cp --remove-destination {quoted(target)}" if os.path.exists(target) else "rm"
-            raise Problem(CONFIG, f"the config {path} is a symbolic link, which is not safe",
-                          f"put the file itself there: {mend} {quoted(path)}") from None
-        raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}",
-                      f"see who may read it: ls -ld {quoted(path)}") from None
-    found = os.fstat(descriptor)
+def require_private(path: str, found: os.stat_result) -> None:
+    """Raise Problem unless a config is a regular file of ours or root's that nobody else can read
+    or write, as ssh does with a key."""
     if not stat.S_ISREG(found.st_mode):
-        os.close(descriptor)
-        raise Problem(CONFIG, f"the config {path} is not a regular file",
-                      f"move it away: mv {quoted(path)} {quoted(path + '.aside')}")
-    with open(descriptor, "rb") as file:
-        if found.st_uid not in (os.geteuid(), 0):
-            raise Problem(CONFIG, f"the config {path} belongs to another user",
-                          f"if it is yours: chown {os.geteuid()} {quoted(path)}")
-        if found.st_mode & 0o077:
-            raise Problem(CONFIG, f"the config {path} can be read or written by others",
-                          f"run: chmod 600 {quoted(path)}")
-        try:
-            return file.read().decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise Problem(CONFIG, f"the config {path} is not UTF-8 text") from None
-        except OSError as error:
-            raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}") from None
+        raise Problem(CONFIG, f"the config {path} is not a regular file, which is not safe",
+                      "name the file itself, or another place, with --config")  # fmt: skip
+    if found.st_uid not in (os.geteuid(), 0):
+        raise of_another("config", path, found.st_uid)
+    if found.st_mode & 0o077:
+        raise Problem(CONFIG, f"the config {path} can be read or written by others",
+                      f"run: chmod 600 {quoted(path)}")  # fmt: skip
 
 
 def read_config(path: str) -> Config:
-    """Return a config that is complete; raises Problem where it is missing, unsafe or not."""
-    config = Config(path, read_private(path))
-    if not config.account and not os.path.lexists(path):
-        raise Problem(CONFIG, f"not authorized yet: there is no config {path}", AGAIN)
-    for name in KEYS:
-        if not is_key(config.account.get(name, "")):
-            missing = "has no usable" if config.account.get(name) else "has no"
-            raise Problem(CONFIG, f"the config {path} {missing} {name} in [account]", AGAIN)
-    if not config.recipients:
-        raise Problem(CONFIG, f"the config {path} has nobody in [recipients]",
-                      "name them: bird_sentinel authorize --to HANDLE")
-    for handle, number in config.recipients.items():
-        if not is_handle(handle) or not (number.isascii() and number.isdigit()):
-            raise Problem(CONFIG, f"the config {path} has a recipient that is no handle = number",
-                          "have the ids looked up: bird_sentinel authorize --to HANDLE")
-    if len({handle.lower() for handle in config.recipients}) < len(config.recipients):
-        raise Problem(CONFIG, f"the config {path} has a recipient twice, in another case",
-                      "take one of the two lines out")
-    return config
+    """Return what the config says, nothing where there is none; raises Problem where it cannot be
+    read, is unsafe or is not in INI form."""
 
-
-def write_config(path: str, text: str) -> None:
-    """Replace the config as a whole, or not at all; it is private from its first byte."""
-    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    # without interpolation, so that % is an ordinary character; a handle keeps its case
+    parser = configparser.ConfigParser(interpolation=None, default_section="")
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(descriptor, 0o600)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    sync_directory(path)
+        require_private(path, os.lstat(path))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="utf-8-sig") as file:
+            require_private(path, os.fstat(descriptor))
+            parser.read_file(file)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}",
+                      f"see who may read it: ls -ld {quoted(path)}") from None  # fmt: skip
+    except UnicodeDecodeError:
+        raise Problem(CONFIG, f"the config {path} is not UTF-8 text") from None
+    except configparser.Error as error:  # whose own words may hold a secret
+        line = getattr(error, "lineno", 0) or getattr(error, "errors", [(1,)])[0][0]
+        raise Problem(CONFIG, f"the config {path} has an error in line {line}",
+                      "it has [section] lines and name = value lines") from None  # fmt: skip
+    return Config(path, parser)
 
 
-def is_key(value: str) -> bool:
-    """Whether this could be a key, a secret or a token: printable ASCII without a space."""
-    return value.isascii() and value.isprintable() and bool(value) and " " not in value
-
-
-def is_handle(name: str) -> bool:
-    """Whether X could have given this handle to an account: ASCII letters, digits, underscores."""
-    return name.replace("_", "a").isalnum() and name.isascii() and len(name) <= 50
-
-
-def choose(recipients: Iterable[str], wanted: list[str] | None) -> list[str]:
-    """The handles among `recipients` which --to names, in any case and with or without '@'; all
-    where it names none.  Raises Problem for one that is not there."""
-    known = {handle.lower(): handle for handle in recipients}
-    if not wanted:
-        return list(known.values())
-    for name in wanted:
-        if name.lstrip("@").lower() not in known:
+def choose(config: Config | None, wanted: Iterable[str]) -> list[str]:
+    """The configured handles which --to names, in any case and with or without '@'; all where it
+    names none.  Raises Problem for one that is not there, or that no account could have."""
+    known = {handle.lower(): handle for handle in config.recipients} if config else {}
+    names = [name.lstrip("@") for name in wanted]
+    for name in names:
+        if not re.fullmatch(HANDLE, name) or (config and name.lower() not in known):
             raise Problem(USAGE, f"unknown recipient {name}",
-                          "configured are: " + ", ".join(known.values()))
-    return list(dict.fromkeys(known[name.lstrip("@").lower()] for name in wanted))
-
-
-def adopt_stray(queue: Queue, config: Config) -> None:
-    """Take over the alerts that came while the config, and with it `[delivery] queue`, could not be
-    read."""
-    stray = stray_queue(config.path)
-    if not os.path.exists(stray) or os.path.samefile(stray, queue.path):
-        return
-    try:
-        queue.database.execute("ATTACH ? AS stray", (stray,))
-        try:
-            if queue.one("SELECT 1 FROM stray.alert LIMIT 1"):
-                with queue:
-                    queue.database.execute(
-                        f"INSERT INTO alert ({COLUMNS}) SELECT {COLUMNS} FROM stray.alert"
-                    )
-                    queue.database.execute("DELETE FROM stray.alert")
-        finally:
-            queue.database.execute("DETACH stray")
-    except sqlite3.Error as error:  # whatever is wrong with it, ours must go on
-        report(f"the queue {stray} cannot be taken over: {lower(error)}")
+                          "configured are: " + (", ".join(known.values()) or "none yet"))  # fmt: skip
+    return list(dict.fromkeys(known.get(name.lower(), name) for name in names or known))
 
 
 # ---- pace: a burst becomes a few DMs, inside X's limits ----------------------------------------
 
 LIMITS = ("x-rate-limit", "x-user-limit-24hour", "x-app-limit-24hour")
+WINDOW_DMS, WINDOW = 15, 900.0  # DMs in so many seconds (docs.x.com, "Rate limits")
+DAY_DMS, EASY_DMS = 500, 250  # DMs in a day (X's help pages), and how many of them go with ease
+X_LIMIT = "X's limit"  # what is waited for
+# seconds to wait after so many failures in a row
+RETRY = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0)  # it may pass by itself
+SLOW = (60.0, 900.0, 1800.0, 3600.0)  # a person has to act; one stray refusal was seen, so soon once
 
 
-def limits(headers: Mapping[str, str], now: float) -> list[tuple[int | None, float]]:
-    """What X's answer says of its limits: for each the DMs left (None: not told) and the seconds
-    until its reset, a day at the most, by X's clock or else ours.  What is no number is passed
-    over."""
+def back_off(steps: tuple[float, ...], failures: int) -> float:
+    """Seconds to wait after so many failures in a row, with a little jitter on top, as not all
+    hosts should come back at once."""
+    seconds = steps[min(failures, len(steps)) - 1]
+    return seconds + random.uniform(0, min(3.0, seconds / 5))
+
+
+def x_time(headers: Mapping[str, str], now: float) -> float:
+    """X's clock (seconds since the epoch), as its answer tells it; else ours."""
     import email.utils
 
-    found = []
-    with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, IndexError):
-        now = email.utils.parsedate_to_datetime(headers["date"]).timestamp()
+    with ignoring(KeyError, TypeError, ValueError, OverflowError, IndexError):
+        return email.utils.parsedate_to_datetime(headers["date"]).timestamp()
+    return now
+
+
+def allowances(headers: Mapping[str, str], now: float) -> list[tuple[float, int, float]]:
+    """What X's answer says of its limits; for each: how many DMs have to be left for a quick one,
+    how many are left, and the seconds until the reset.  What makes no sense is passed over."""
+    found, now = [], x_time(headers, now)
     for name in LIMITS:
-        try:
-            left = headers.get(name + "-remaining")
-            reset = max(-(2**40), min(2**40, int(headers[name + "-reset"]))) - now
-            found.append((None if left is None else min(2**40, int(left)), min(reset, DAY)))
-        except (KeyError, ValueError):
-            continue
+        with ignoring(KeyError, ValueError):
+            left, reset = int(headers[name + "-remaining"]), int(headers[name + "-reset"])
+            limit = int(headers.get(name + "-limit", left))
+            if 0 <= left < 10**9 and 0 <= limit < 10**9 and 0 < reset - now < 10**12:
+                found.append((limit * 2 / 3, left, min(reset - now, DAY)))
     return found
 
 
-def fair_share(headers: Mapping[str, str], now: float) -> float:
-    """Seconds a DM which let every limit last until its reset."""
-    shares = [reset / left for left, reset in limits(headers, now) if left and left > 0 < reset]
-    return max(shares, default=SHARE)
+def own_count(sent: list[float], now: float, told: bool) -> list[tuple[float, int, float]]:
+    """The same of the DMs that we sent (times, oldest first): of X's cap for a day, and where X has
+    told nothing of its window, of the one in its docs."""
+    found = []
+    for most, quick, seconds in ((DAY_DMS, EASY_DMS, DAY), (WINDOW_DMS, WINDOW_DMS * 2 / 3, WINDOW)):
+        since = [moment for moment in sent if now - seconds < moment <= now]
+        if since and not (told and seconds == WINDOW):
+            found.append((float(quick), max(0, most - len(since)), since[0] + seconds - now))
+    return found
 
 
-def exhausted(headers: Mapping[str, str], now: float) -> float:
-    """Seconds until X takes another DM, where its answer says that none is left; else 0."""
-    return max((reset for left, reset in limits(headers, now) if left == 0 < reset), default=0.0)
+def round_wait(
+    burst: int, dms: int, interval: float, limits: Iterable[tuple[float, int, float]]
+) -> tuple[float, str]:
+    """Seconds between the `burst`-th round of a burst and the next one, which may take so many
+    `dms`, and what they are waited for.  Doubling while enough is left; then a fair share of what
+    is left, and never faster than `interval`."""
+    wait, why = min(2.0 ** min(burst, 30) - 1, interval), "our own pace"
+    for quick, left, seconds in limits:
+        if left < dms and seconds > wait:
+            wait, why = seconds, X_LIMIT
+        elif 0 < left and left - dms < quick:
+            wait = max(wait, interval, min(seconds, seconds / left * dms))
+    return wait, why
 
 
-def limit_wait(headers: Mapping[str, str], now: float, failures: int) -> float:
-    """Seconds to wait after a 429: until the reset; where X names none, 15 minutes; where it is in
-    the past, a minute, doubling."""
-    told = limits(headers, now)
-    resets = [reset for left, reset in told if not left] or [reset for _, reset in told]
-    if not resets:
-        return 900.0
-    return max(resets) if max(resets) > 0 else back_off((60.0, 900.0), failures)
+def limit_wait(headers: Mapping[str, str], now: float) -> float:
+    """Seconds to wait after a 429: what Retry-After or the resets of what is used up say, or else
+    a window's length."""
+    told, after = allowances(headers, now), headers.get("retry-after", "")[:12]
+    waits = [seconds for _, left, seconds in told if left == 0] or [s for *_, s in told]
+    if after.isdecimal() and 0 < float(after) <= DAY:
+        waits.append(float(after))
+    return max(waits, default=WINDOW)
 
 
-def pace(burst: int, share: float) -> float:
-    """Seconds between the `burst`-th DM of a burst and the next one."""
-    return min(2.0 ** min(burst, 20) - 1, share)
+def number(value: object) -> float:
+    """A number out of a file that anybody may have edited; raises ValueError."""
+    if not isinstance(value, (int, float)) or not 0 <= value < 10**11:
+        raise ValueError(value)
+    return float(value)
 
 
-def back_off(bounds: tuple[float, float], failures: int) -> float:
-    """Seconds to wait after so many failures in a row: doubling between the bounds, with jitter."""
-    import random
+class Wait:
+    """Why the account (scope ""), the next round ("pace") or a recipient (its id) has to wait.
 
-    first, last = bounds
-    return min(last, first * 2.0 ** min(failures - 1, 20)) * random.uniform(0.9, 1.1)
+    began, until: seconds since the epoch; status: the exit status that tells of it; failures: in a
+    row; error, hint: for a person.
+    """
+
+    def __init__(
+        self, began: float = 0.0, until: float = 0.0, status: int = 0, failures: int = 0,
+        error: str = "", hint: str = "",
+    ) -> None:  # fmt: skip
+        self.began, self.until, self.status = number(began), number(until), int(number(status))
+        self.failures, self.error, self.hint = int(number(failures)), str(error), str(hint)
+
+    def due(self, now: float) -> float:
+        """When it is over.  A wait that began in the future is: the clock has jumped."""
+        return min(self.until, self.began + DAY) if self.began <= now + 1 else 0.0
+
+
+class State:
+    """What the worker knows beside the queue, and a later one, `send` and `status` want to know.
+
+    waits: by scope; sent: when DMs went, for a day; burst: rounds in this burst; delivered: when
+    the last DM went; known: when each recipient's id was first seen in the config; told: of which
+    troubles `on_trouble` was told.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        """Read it; what cannot be read is begun anew."""
+        self.spool, self.saved = spool, b""
+        self.fill({})
+        with ignoring(OSError, ValueError, TypeError, AttributeError, RecursionError):
+            with open(spool.path("state"), "rb") as file:
+                self.fill(json.loads(file.read(1 << 20)))
+
+    def fill(self, found: dict[str, Any]) -> None:
+        waits = {str(scope): Wait(*fields) for scope, fields in found.get("waits", {}).items()}
+        sent = sorted(number(moment) for moment in found.get("sent", []))[-DAY_DMS:]
+        known = {str(name): number(moment) for name, moment in found.get("known", {}).items()}
+        burst, delivered = int(number(found.get("burst", 0))), number(found.get("delivered", 0))
+        self.told = [str(name) for name in found.get("told", [])]
+        self.waits, self.sent, self.known = waits, sent, known
+        self.burst, self.delivered = burst, delivered
+
+    def save(self) -> None:
+        """Write it, if that can be: a later worker may have to begin anew."""
+        waits = {scope: list(vars(wait).values()) for scope, wait in self.waits.items()}
+        names = ("sent", "known", "burst", "delivered", "told")
+        data = json.dumps({"waits": waits, **{name: getattr(self, name) for name in names}}).encode()
+        with ignoring(OSError):
+            if data != self.saved:
+                self.spool.write(data, "state")
+                self.saved = data
+
+    def hold(
+        self, scope: str, steps: tuple[float, ...], status: int, error: str, hint: str = ""
+    ) -> float:
+        """Have the account, the round or a recipient wait, by how often it failed in this way.
+        Returns the seconds."""
+        now, before = time.time(), self.wait(scope)
+        failures = before.failures + 1 if before.status == status else 1
+        seconds = back_off(steps, failures)
+        self.waits[scope] = Wait(now, now + seconds, status, failures, error, hint)
+        return seconds
+
+    def wait(self, scope: str) -> Wait:
+        return self.waits.get(scope) or Wait()
+
+    def due(self, recipient: str, now: float) -> float:
+        """When this recipient may get its next DM."""
+        return max(self.wait(scope).due(now) for scope in ("", "pace", recipient))
+
+    def worst(self, recipient: str, now: float) -> Wait:
+        """What keeps this recipient's alerts from going: the worse of what is known of the account
+        and of the recipient, or else what they have to wait for longest."""
+        waits = [self.wait(scope) for scope in ("", recipient, "pace")]
+        return max(waits, key=lambda wait: (wait.status, wait.due(now)))
 
 
 # ---- digest: all that is pending in one DM -----------------------------------------------------
 
+# What a log line may begin with: a priority, a time stamp as syslog, journalctl, Apache, nginx,
+# php-fpm or snort write it.
+STAMP = (
+    r"(?:<\d{1,3}>)?\[?(?:[A-Z][a-z]{2},? )?"
+    r"(?:[A-Z][a-z]{2} [ \d]?\d|\d{4}[-/]\d\d[-/]\d\d|\d\d[-/](?:[A-Z][a-z]{2}|\d\d)(?:[-/]\d{4})?)"
+    r"[T :-]\d\d:\d\d:\d\d[\d.,]{0,10}(?:Z|[+-]\d\d:?\d\d)?"
+    r"(?: (?:[A-Z]{3,5}|\d{4}|[+-]\d{4})(?=[ \]]))?\]? +"
+)
+NUMBERS = r"(?ai)\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b|[0-9]+"
+# a word that always differs: a number, perhaps with a unit, a time, a process id, a hex number
+COUNTER = (
+    r"(?ai)(?:[a-z_.]+=)?(?:[\d.,:+-]*\d[a-z%]{0,3}|0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{8,}"
+    r"|[^\[]*\[\d+\]?)"
+)
+ADDRESS = (  # IPv4, and IPv6 or MAC
+    r"(?ai)(?:[a-z_.]+=)?(?:\d{1,3}(?:\.\d{1,3}){3}(?:[:/]\d+)?"
+    r"|(?=.*[a-f]|.*::)[\da-f]*(?::[\da-f]*){2,}[\d.]*)"
+)
 
-def clock(moment: float, now: float) -> str:
-    """Local time of day, with the date if that is not today's."""
-    then = time.localtime(moment)
-    today = then[:3] == time.localtime(now)[:3]
-    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", then)
+LOOKED_AT = 300  # characters of a text, from which its kind is taken
+SIBLINGS = 32  # kinds of one beginning; what is like none of them is counted to the last
+VALUES = 40  # different words at one place of which it is counted how often they came
+SAMPLES = 3  # alerts of a kind that are kept to be quoted
+HEADS = 2_000  # beginnings of which a folded backlog knows how common they were
+SHOWN = 12  # lines up to which more than one alert of a kind is quoted
+CUTS = (DM_LIMIT, 2_000, 1_000, 500, 250, 120)  # characters a quoted alert, as many as fit
 
 
-def quote(start: str, text: str, gone: int, room: int) -> str:
-    """Return `start` and the text in at most `room` bytes; what had to be cut is told."""
-    if not gone and size(start) + size(text) <= room:
-        return start + text
-    kept, more = cut(text, max(0, room - size(start) - 40))
-    return f"{start}{kept} […{gone + more:,} characters cut]"
+def after_stamp(text: str) -> str:
+    """What is left of a line behind its own time stamp; all of it where it has none."""
+    found = re.match(STAMP, text)
+    return text[found.end() :] if found else text
 
 
-class Group:
-    """Alerts of one shape: the first three, and how many there are."""
+def beginning(words: list[str]) -> str:
+    """The program and the two words behind it; a line of no program has none."""
+    tag = next((place for place, word in enumerate(words[:3]) if word.endswith(":")), -1)
+    program = words[tag] if tag >= 0 else ""
+    return " ".join([program, *[*words[tag + 1 : tag + 3], "", ""][:2]])
 
-    def __init__(self, first: Alert) -> None:
-        self.alerts: list[Alert] = []
-        self.count, self.last, self.sent = 0, first.last, first.sent
+
+class Kind:
+    """Alerts of one template.
+
+    words: the template, in which a word that differs is "*"; raw: the first alert's words; count,
+    first, last: how many, and when (seconds since the epoch); samples: the first few; values: by
+    place, how often each word came that stood there in the others; names: of their files.
+    """
+
+    def __init__(self, words: list[str], raw: list[str], moment: float) -> None:
+        self.words, self.raw, self.count, self.first, self.last = words, raw, 0, moment, moment
+        self.samples: list[Alert] = []
+        self.values: dict[int, dict[str, int]] = {}
+        self.names: list[str] = []
+
+    def add(self, alert: Alert, words: list[str], raw: list[str]) -> None:
+        self.samples += [alert] * (len(self.samples) < SAMPLES)
+        self.names.append(alert.name)
+        for place, (word, first) in enumerate(zip(raw, self.raw)):
+            if word != first or place in self.values:
+                # up to now all but the first one, too, had the first one's word
+                seen = self.values.setdefault(place, {first: self.count - 1})
+                word = word if word in seen or len(seen) < VALUES else ""
+                seen[word] = seen.get(word, 0) + 1
+        self.words = [word if word == other else "*" for word, other in zip(self.words, words)]
+        self.count += 1
+        self.first, self.last = min(self.first, alert.sent), max(self.last, alert.sent)
+
+    def likeness(self, words: list[str]) -> float:
+        """How much a line's words are like the template: from half of them on it is of the kind."""
+        pairs = list(zip(words, self.words))
+        # a word that ends a part of the message is no value: "1 failure;" and "2 failures;"
+        if any(word != other and word[-1] == ";" and "=" not in word for word, other in pairs):
+            return 0.0
+        return sum(word == other for word, other in pairs) / (len(words) - 2 or 1)
+
+    def differing(self) -> str:
+        """What an administrator would look for in those that are not quoted: services, addresses,
+        users, and how often each."""
+        parts: list[str] = []
+        for place, seen in sorted(self.values.items()):
+            words = sorted((word for word in seen if word and seen[word]), key=lambda w: -seen[w])
+            counters = [word for word in words if re.fullmatch(COUNTER, bare(word))
+                        and not re.fullmatch(ADDRESS, bare(word))]  # fmt: skip
+            if words and 2 * len(counters) <= len(words) and len(parts) < 3:
+                shown = [bare(w) + f" ×{seen[w]:,}" * (seen[w] > 1) for w in words[:8]]
+                others = self.count - 1 - sum(seen[word] for word in words[:8])
+                label = self.raw[place - 1] if place and self.raw[place - 1].isalpha() else ""
+                shown += [f"{others:,} others"] * (others > 0)
+                parts.append(f"{label} {', '.join(shown)}".strip())
+        return "; ".join(parts)
+
+
+def bare(word: str) -> str:
+    """A word without the punctuation around it, and cut."""
+    return word.strip("()[]{}<>,;:\"'.")[:60] or word[:60]
+
+
+class Digest:
+    """Alerts by kind, so many that memory and disk stay bounded whatever the lines hold.
+
+    kinds: as they came; heads: how often each beginning came; rest: alerts of kinds for which a
+    long backlog has no room: how many, of how many kinds, the first and the last; folded: names of
+    the files that held a backlog; counted: of those that it counted in last.
+    """
+
+    def __init__(self) -> None:
+        self.kinds: list[Kind] = []
+        self.heads: dict[str, int] = {}
+        self.rest: list[Any] = [0, 0, time.time() + DAY, 0.0]
+        self.folded: list[str] = []
+        self.counted: list[str] = []
+        self.index: dict[tuple[int, str], list[Kind]] = {}
+
+    @property
+    def count(self) -> int:
+        return sum(kind.count for kind in self.kinds) + int(self.rest[0])
+
+    @property
+    def first(self) -> float:
+        return float(self.rest_with(self.kinds)[2])
+
+    def names(self) -> list[str]:
+        """The files that it was made of, those of a kind together."""
+        return self.folded + [name for kind in self.ranked() for name in kind.names]
 
     def add(self, alert: Alert) -> None:
-        if len(self.alerts) < 3:
-            self.alerts.append(alert)
-        self.count += alert.count
-        self.last = max(self.last, alert.last)
+        """Count an alert in.  Its kind is that of lines of the same length and the same beginning
+        of which most other words are equal, numbers always (as Drain has it: He et al., ICWS 2017).
+        """
+        line = after_stamp(alert.text)[:LOOKED_AT]
+        raw, words = line.split(), re.sub(NUMBERS, "#", line).split()
+        head = beginning(words)
+        self.heads[head] = self.heads.get(head, 0) + 1
+        alike = self.index.setdefault((len(words), head), [])
+        kind = max(alike, key=lambda kind: kind.likeness(words), default=None)
+        if kind is None or (kind.likeness(words) <= 0.5 and len(alike) < SIBLINGS):
+            kind = Kind(words, raw, alert.sent)
+            self.kinds.append(kind)
+            alike.append(kind)
+        kind.add(alert, words, raw)
 
-    def lines(self, now: float, room: int) -> list[str]:
-        """Up to three alerts are quoted; of more the first, and the others are counted."""
-        quoted = self.alerts if self.count <= len(self.alerts) else self.alerts[:1]
-        lines = [quote(clock(a.sent, now) + " ", a.text, a.gone, room) for a in quoted]
-        if self.count > len(quoted):
-            others = self.count - len(quoted)
-            lines.append(f"  ×{others:,} like this, last {clock(self.last, now)}")
-        return lines
+    def ranked(self) -> list[Kind]:
+        """The kinds, the rarest first.  Rare is what has a rare beginning, which an attacker does
+        not choose; of equally rare ones what is of a program with few beginnings, as where he
+        does choose it, each line has its own."""
+        by_word: dict[str, int] = {}
+        by_program: dict[str, int] = {}
+        for head, count in self.heads.items():
+            word, program = head.rpartition(" ")[0], head.partition(" ")[0]
+            by_word[word] = by_word.get(word, 0) + count
+            by_program[program] = by_program.get(program, 0) + 1
+
+        def rarity(kind: Kind) -> tuple[float, ...]:
+            head = beginning(kind.words)
+            word, program = head.rpartition(" ")[0], head.partition(" ")[0]
+            return (self.heads.get(head, 0), by_word.get(word, 0), by_program.get(program, 0),
+                    kind.count, len(kind.raw) // 25, kind.first)  # fmt: skip
+
+        return sorted(self.kinds, key=rarity)
+
+    def rest_with(self, kinds: list[Kind]) -> list[Any]:
+        """The rest, if these kinds were only counted too."""
+        count, number, first, last = self.rest
+        return [count + sum(kind.count for kind in kinds), number + len(kinds),
+                min([first, *(kind.first for kind in kinds)]),
+                max([last, *(kind.last for kind in kinds)])]  # fmt: skip
+
+    def fold(self) -> None:
+        """Keep what the next DM would show, and count the rest."""
+        ranked = self.ranked()
+        shown = fit(ranked, DM_LIMIT)[1]
+        self.rest, self.kinds = self.rest_with(ranked[shown:]), ranked[:shown]
+        for kind in ranked[SHOWN:]:
+            del kind.samples[1:]
+        common = sorted(self.heads, key=lambda head: -self.heads[head])[:HEADS]
+        self.heads = {head: self.heads[head] for head in common}
+
+    def dump(self, counted: list[str]) -> bytes:
+        """As JSON, with the names of the files that were counted in last."""
+        kinds = [{**vars(kind), "names": []} for kind in self.kinds]
+        return json.dumps({"counted": counted, "rest": self.rest, "heads": self.heads,
+                           "kinds": kinds}, default=vars, indent=0).encode()  # fmt: skip
+
+    def load(self, data: bytes) -> None:
+        """Take in what `dump` wrote.  Raises ValueError, TypeError, KeyError or AttributeError."""
+        found = json.loads(data)
+        count, kinds, first, last = map(number, found["rest"])
+        self.rest = [self.rest[0] + int(count), self.rest[1] + int(kinds),
+                     min(self.rest[2], first), max(self.rest[3], last)]  # fmt: skip
+        self.counted += map(str, found["counted"])
+        for head, times in found["heads"].items():
+            self.heads[head] = self.heads.get(head, 0) + int(times)
+        for fields in found["kinds"]:
+            kind = Kind(fields["words"], fields["raw"], number(fields["first"]))
+            kind.count, kind.last = int(fields["count"]), number(fields["last"])
+            kind.samples = [Alert(**sample) for sample in fields["samples"]]
+            kind.values = {int(place): dict(seen) for place, seen in fields["values"].items()}
+            self.kinds.append(kind)
+            self.index.setdefault((len(kind.words), beginning(kind.words)), []).append(kind)
 
 
-def without_rare_words(shapes: Iterable[str]) -> dict[str, str]:
-    """For each shape its pattern: what is left when words that few shapes have are all taken for
-    the same, such as the user names that a brute-force attack tries."""
-    words = {form: form.split() for form in shapes}
-    seen: dict[str, int] = {}
-    for form in words:
-        for word in set(words[form]):
-            seen[word] = seen.get(word, 0) + 1
-    few = max(1, len(words) // 100)
-    return {form: " ".join(word if seen[word] > few else "*" for word in words[form])
-            for form in words}
+def quote(start: str, alert: Alert, room: int) -> str:
+    """An alert's text behind `start`, in at most `room` characters; what had to be cut is told.
+    All lines but the first are indented, so that text cannot pass for an entry of the DM."""
+    text = start + alert.text.replace("\n", "\n    ")
+    if not alert.cut and len(text) <= room:
+        return text
+    kept = text[: max(0, room - 40)]
+    gone = alert.cut + len(alert.text) - len(kept[len(start) :].replace("\n    ", "\n"))
+    return f"{kept} […{max(gone, 1):,} characters cut]"
 
 
-def compose(alerts: list[Alert], host: str, now: float) -> str:
-    """Return the one DM, of at most DM_LIMIT bytes, in which each alert is quoted or counted.
+def entry(kind: Kind, samples: int, room: int, now: float) -> list[str]:
+    """A kind's part of a digest: up to `samples` alerts quoted, the others counted, with what
+    differs in them."""
+    shown = kind.samples[: samples if kind.count <= len(kind.samples) else 1]
+    if len({alert.text for alert in shown}) == 1:
+        shown = shown[:1]
+    entries = []
+    for alert in shown:
+        stamped = after_stamp(alert.text) != alert.text
+        entries.append(quote("" if stamped else clock(alert.sent, now) + " ", alert, room))
+    if kind.count > len(shown):
+        differing = kind.differing()
+        entries.append(f"  {kind.count - len(shown):,} more like this, last {clock(kind.last, now)}"
+                       + f": {differing}" * bool(differing))  # fmt: skip
+    return entries
 
-    The rarest come first and stay when not all fit, so that a storm cannot drown the one line that
-    differs; of equally rare ones those of the rarest pattern.  `now`: seconds since the epoch.
-    """
-    host = cut(host, 64)[0]
-    if len(alerts) == 1 and alerts[0].count == 1:
-        return quote(f"[{host} {clock(alerts[0].sent, now)}] ", alerts[0].text, alerts[0].gone,
-                     DM_LIMIT)
-    groups: dict[str, Group] = {}
-    for alert in alerts:
-        groups.setdefault(shape(alert.text), Group(alert)).add(alert)
-    patterns = without_rare_words(groups)
-    sizes: dict[str, int] = {}
-    for form, group in groups.items():
-        sizes[patterns[form]] = sizes.get(patterns[form], 0) + group.count
-    rarest = sorted(groups, key=lambda form: (groups[form].count, sizes[patterns[form]]))
 
-    total = sum(alert.count for alert in alerts)
-    head = (f"[{host}] {total:,} alerts, {clock(min(a.sent for a in alerts), now)}"
-            f" to {clock(max(a.last for a in alerts), now)}")
-    room = DM_LIMIT - size(head) - 120  # for the line that sums up the rest
-    number = sum(len(group.lines(now, room)) for group in groups.values())
-    shown: list[Group] = []
-    for share in (room, max(400, room // number - 1)):  # each line in full, or cut to its share
-        shown, left = [], room
-        for form in rarest:
-            left -= sum(size(line) + 1 for line in groups[form].lines(now, share))
-            if left < 0:
+def fit(kinds: list[Kind], room: int, now: float = 0.0) -> tuple[list[str], int]:
+    """The lines that tell of these kinds in at most `room` characters, and of how many: where not
+    all fit, each is cut before one is left out."""
+    for samples, each, most in ((SAMPLES, room, SHOWN), *((1, each, room) for each in CUTS)):
+        lines: list[str] = []
+        left, shown = room, 0
+        for kind in kinds:
+            more = entry(kind, samples, min(each, room), now)
+            left -= sum(len(line) + 1 for line in more)
+            if left < 0 or len(lines) + len(more) > most:
                 break
-            shown.append(groups[form])
-        if len(shown) == len(groups):
+            lines += more
+            shown += 1
+        if shown == len(kinds):
             break
-    rest = [groups[form] for form in rarest[len(shown) :]]
-    lines = [line for group in shown for line in group.lines(now, share)]
-    if not rest and all(group.count <= len(group.alerts) for group in shown):
-        # all are quoted: in the order in which they came
-        order = [(alert.sent, alert.id) for group in shown for alert in group.alerts]
-        lines = [line for _, line in sorted(zip(order, lines))]
-    if rest:
-        lines.append(f"and {sum(group.count for group in rest):,} more, of {len(rest):,} other"
-                     f" kinds, last {clock(max(group.last for group in rest), now)}")
+    return lines, shown
+
+
+def compose(digest: Digest, host: str, now: float) -> str:
+    """Return the one DM, of at most DM_LIMIT characters, in which each alert is quoted or counted.
+
+    The rarest kinds come first and stay when not all fit, so that a storm cannot drown the one line
+    that differs.  `host`: the label; "": that of the machine where the alert was sent.  `now`:
+    seconds since the epoch.
+    """
+    ranked = digest.ranked()
+    hosts = {host or alert.host for kind in ranked for alert in kind.samples} or {host}
+    label = ", ".join(sorted(hosts)[:3])
+    if digest.count == 1 and ranked:
+        alert = ranked[0].samples[0]
+        rest = after_stamp(alert.text)
+        named = rest != alert.text and rest.partition(" ")[0].partition(".")[0] == label
+        head = " ".join([label] * (not named) + [clock(alert.sent, now)] * (rest == alert.text))
+        return quote(f"[{head}] " if head else "", alert, DM_LIMIT)
+    last = digest.rest_with(ranked)[3]
+    head = f"[{label}] {plural(digest.count)}, {clock(digest.first, now)} to {clock(last, now)}"
+    lines, shown = fit(ranked, DM_LIMIT - len(head) - 120, now)
+    count, kinds, _, last = digest.rest_with(ranked[shown:])
+    if count:
+        others = plural(kinds, "other kind")
+        lines.append(f"and {count:,} more of {others}, last {clock(last, now)}")
     return "\n".join([head, *lines])
 
 
 # ---- X: every call bounded, every answer understood --------------------------------------------
 
-
-class Answer:
-    """What came back from a call to X.  Status 0: nothing did, `why` says the reason."""
-
-    def __init__(self, status: int, headers: Mapping[str, str], why: str = "") -> None:
-        self.status, self.headers, self.why, self.body = status, headers, why, b""
-
-
-class Outcome:
-    """What an answer means: its kind, in our words and in X's own, and what a person can do."""
-
-    def __init__(self, kind: str, words: str = "", hint: str = "", said: str = "") -> None:
-        self.kind, self.words, self.hint, self.said = kind, words, hint, said
-
-    @property
-    def error(self) -> str:
-        return f"{self.words} (X says: {self.said})" if self.said else self.words
-
-    @property
-    def status(self) -> int:
-        return {"delivered": DELIVERED, "retry": KEPT, "limit": KEPT, "config": CONFIG}.get(
-            self.kind, REFUSED
-        )
-
-
-class TookTooLong(BaseException):
-    """The time for a call to X is up; no library on the way takes it for an error of its own."""
-
-
-def ask_x(session: Any, call: Callable[[], object]) -> Answer:
-    """Make one call to X through a requests session and return the answer as it came, whatever
-    tweepy makes of it.  Bounded in time, as tweepy sets no limit, and no redirect is followed."""
-    import signal
-
-    answers: list[Answer] = []
-
-    def hear(response: Any, **_: Any) -> None:
-        answers.append(Answer(response.status_code, response.headers))
-        answers[0].body = response.content
-
-    def out_of_time(*_: object) -> None:
-        raise TookTooLong
-
-    send = session.request
-    session.request = lambda *a, **k: send(*a, **{**k, "timeout": (CONNECT, TOTAL)})
-    session.hooks["response"] = [hear]
-    session.max_redirects = 0
-    why = "the answer cannot be read"
-    signal.signal(signal.SIGALRM, out_of_time)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    try:
-        try:
-            signal.setitimer(signal.ITIMER_REAL, TOTAL, 1)  # again, should something swallow it
-            call()
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    except TookTooLong:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        why = f"no answer within {TOTAL:.0f} seconds"
-    except Exception as error:  # what tweepy thinks of the answer is in `answers` already
-        why = reason(error)
-    return answers[0] if answers else Answer(0, {}, why)
-
-
-def reason(error: Exception) -> str:
-    """Why there was no answer, in a few words."""
-    name = type(error).__name__
-    if "SSL" in name:
-        return "its TLS certificate cannot be verified"
-    if "Timeout" in name:
-        return "no answer in time"
-    if name in ("InvalidURL", "InvalidProxyURL", "LocationParseError"):
-        return "the address of the proxy is malformed"  # not its words: they have the password
-    if "CA certificate bundle" in str(error):
-        return "the file that REQUESTS_CA_BUNDLE names is missing"
-    # requests and urllib3 put the cause last: "…: [Errno 111] Connection refused'))"
-    words = clean(str(error)).rsplit(": ", 1)[-1].strip("'\")>(").partition("] ")
-    return cut((words[2] or words[0]).lower() or name, 100)[0]
-
-
-AGAIN = "run: bird_sentinel authorize"
-UNWILLING = "ask them to send the sentinel's account a DM first, or to accept message requests"
-MEANINGS: tuple[tuple[int | str, str, str, str], ...] = (
-    # a code of X or a phrase in its answer, the kind, what it means, what to do (docs.x.com)
-    ("already said that", "delivered", "", ""),
-    (88, "limit", "X's rate limit is reached", ""),
-    (135, "account", "X rejects our signature because this machine's clock is wrong",
-     "set the clock, as with: timedatectl set-ntp true"),
-    (32, "account", "X does not accept our keys", AGAIN),
-    (89, "account", "our access token is invalid or was revoked", AGAIN),
-    (215, "account", "X does not accept our keys", AGAIN),
-    (93, "account", "the app has no permission to send DMs", PERMISSION_HINT),
-    ("oauth1-permissions", "account", "the app has no permission to send DMs", PERMISSION_HINT),
-    (64, "account", "the sentinel's account is suspended", "log in to it on x.com to appeal"),
-    (326, "account", "the sentinel's account is locked", "log in to it on x.com to unlock it"),
-    (226, "account", "X takes our DMs for automated spam",
-     "log in to the sentinel's account on x.com, and have the recipients write to it first"),
-    (261, "account", "X has barred the app from writing", "see what the developer portal says"),
-    ("client-not-enrolled", "account", "the app has no access to this part of X's API",
-     "in X's developer portal, attach the app to a project with access to API v2"),
-    (453, "account", "the app has no access to this part of X's API",
-     "in X's developer portal, check what the app's access level includes"),
-    ("creditsdepleted", "account", "the app's credits on X are used up",
-     "buy credits in X's developer portal"),
-    ("spendcapreached", "account", "the app's spending cap on X is reached",
-     "raise the cap in X's developer portal"),
-    (415, "account", "the app has no callback URL that allows a PIN",
-     APP_HINT + "set any callback URL, such as https://example.com/"),
-    (417, "account", "the app has no callback URL",
-     APP_HINT + "set any callback URL, such as https://example.com/"),
-    (349, "recipient", "the recipient does not accept DMs from the sentinel's account", UNWILLING),
-    (150, "recipient", "the recipient does not accept DMs from the sentinel's account", UNWILLING),
-    (476, "recipient", "the recipient does not accept DMs from the sentinel's account", UNWILLING),
-    ("permission to dm", "recipient",
-     "the recipient does not accept DMs from the sentinel's account", UNWILLING),
-    (354, "content", "X finds the DM too long", ""),
-    (151, "content", "X refuses the text of the DM", ""),
+PORTAL = "in X's developer portal (console.x.com), "
+CALLBACK = PORTAL + "in the app's user authentication settings, set any callback URL"
+PERMISSION = (
+    PORTAL + "in the app's user authentication settings, choose 'Read and write and Direct"
+    " message', save, then run: bird_sentinel authorize"
 )
+UNWILLING = "ask them to send the sentinel's account a DM first, or to accept message requests"
+CREDITS = "buy credits " + PORTAL.rstrip(", ")
+MEANINGS: tuple[tuple[tuple[int | str, ...], str, str, str], ...] = (
+    # codes of X, or a title, a reason or the end of a type (in small letters); the kind; what it
+    # means; what to do (docs.x.com, "Response codes and errors", and what was seen in the field)
+    ((344,), "cap", "X's limit of DMs for a day is reached", ""),
+    (("usage-capped", "usagecapexceeded"), "cap", "the app's cap of the month on X is used up",
+     "raise the cap " + PORTAL.rstrip(", ")),
+    ((88, "too many requests"), "limit", "X's rate limit is reached", ""),
+    ((135,), "account", "X rejects our signature because this machine's clock is wrong",
+     "set the clock, as with: timedatectl set-ntp true"),
+    ((89,), "account", "our access token is invalid or was revoked", AGAIN),
+    ((32, 215, "unauthorized"), "account", "X does not accept our keys", AGAIN),
+    ((93, "oauth1-permissions"), "account", "the app has no permission to send DMs", PERMISSION),
+    ((64,), "account", "the sentinel's account is suspended", "log in to it on x.com to appeal"),
+    ((326,), "account", "the sentinel's account is locked", "log in to it on x.com to unlock it"),
+    ((226,), "account", "X takes our DMs for automated spam",
+     "log in to the sentinel's account on x.com, and have the recipients write to it first"),
+    ((261,), "account", "X has barred the app from writing", "see what X's developer portal says"),
+    ((453, "client-not-enrolled", "client-forbidden", "unsupported-authentication"), "account",
+     "the app has no access to this part of X's API",
+     PORTAL + "move the app to the pay-per-use, production environment"),
+    (("spendcapreached",), "account", "the app's spending cap on X is reached",
+     "it holds until the next billing cycle; see X's developer portal (console.x.com)"),
+    (("creditsdepleted", "credits"), "account", "the app's credits on X are used up", CREDITS),
+    ((415,), "account", "the app has no callback URL that allows a PIN", CALLBACK),
+    ((417,), "account", "the app has no callback URL", CALLBACK),
+    ((349, 150, 476), "recipient", "the recipient does not accept DMs from the sentinel's account",
+     UNWILLING),
+    ((108, 50, 63, "resource-not-found"), "recipient",
+     "the recipient's account does not exist on X, or is suspended",
+     "have the id looked up again: bird_sentinel authorize --to HANDLE"),
+)  # fmt: skip
+PHRASES = ("you do not have permission to dm", "this operation is not permitted")
 BY_STATUS = {
-    400: ("content", "X refuses the text of the DM", ""),
     401: ("account", "X does not accept our keys", AGAIN),
-    402: ("account", "the app's credits on X are used up", "buy credits in X's developer portal"),
-    413: ("content", "X finds the DM too long", ""),
+    402: ("account", "the app's credits on X are used up", CREDITS),
+    429: ("limit", "X's rate limit is reached", ""),
 }
 
 
-def complaints(body: bytes) -> tuple[set[int], str]:
-    """X's error codes, and all its words, from an answer in the v1.1 or the v2 form; nothing from
-    one in no form at all."""
-    import json
+class Outcome:
+    """What an answer means.
 
+    kind: delivered, retry (it may pass by itself), limit, cap (a limit without a known end),
+    account, recipient (a person has to act), unclear (it may be the text, the recipient or the
+    account), held (X was not asked); words, hint: for a person; said: X's own words.
+    """
+
+    def __init__(self, kind: str, words: str = "", hint: str = "", said: str = "") -> None:
+        self.kind, self.words, self.hint = kind, words, hint
+        self.error = f"{words} (X says: {said})" if said else words
+        statuses = {"delivered": DELIVERED, "retry": KEPT, "limit": KEPT, "cap": KEPT}
+        self.status = statuses.get(kind, REFUSED)
+
+
+class Answer:
+    """What came back from a call to X: `headers` in small letters.  Status 0: nothing did, and
+    `why` says the reason."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: str, why: str = "") -> None:
+        self.status, self.headers, self.body, self.why = status, headers, body, why
+
+    def json(self) -> Any:
+        """What the body says, None where it is no JSON, so that it is not X which says it."""
+        with ignoring(ValueError, RecursionError):
+            return json.loads(self.body.encode("latin-1"))
+
+
+def bounded(call: Callable[[], Any], seconds: int = CALL) -> Any:
+    """Return what `call` does (something that JSON can hold), or None if it took too long.
+
+    It runs in a child process which the kernel ends when its time is up: that also bounds what has
+    no time-out of its own, such as a name look-up, a server that trickles, or a syslog that nobody
+    reads.  Raises OSError where no process can be started.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.closerange(3, writer)  # should we be killed, it must not hold our lock and trigger
+            os.closerange(writer + 1, 256)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+            signal.alarm(seconds)
+            with open(writer, "wb") as pipe:
+                pipe.write(json.dumps(call()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(child, 0)
+    with ignoring(ValueError):
+        return json.loads(data)
+
+
+def import_tweepy() -> Any:
+    """Return the module tweepy; raises Problem where it is missing or too old."""
     try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return set(), ""
-    parts = answer.get("errors") if isinstance(answer, dict) else None
-    parts = [answer, *(parts if isinstance(parts, list) else [])]
-    codes, words = set(), []
-    for part in parts:
-        if isinstance(part, dict):
-            if isinstance(part.get("code"), int):
-                codes.add(part["code"])
-            words += [part[key] for key in ("title", "detail", "message", "reason", "type")
-                      if isinstance(part.get(key), str)]
-    return codes, "; ".join(dict.fromkeys(words))
-
-
-def judge(answer: Answer, secrets: Iterable[str] = ()) -> Outcome:
-    """Say what X's answer means; the secrets are taken out of its words."""
-    status = answer.status
-    if 200 <= status < 300:
-        return Outcome("delivered")
-    if status == 0:
-        return Outcome("retry", f"X cannot be reached: {answer.why}")
-    if status >= 500:
-        return Outcome("retry", f"X has a fault of its own (HTTP {status})")
-    if status < 400:
-        return Outcome("retry", f"something else answers in the place of X (HTTP {status})")
-    codes, said = complaints(answer.body)
-    if status == 429:
-        if "usage-capped" in said.lower():
-            return Outcome("limit", "the app's monthly cap on X is used up",
-                           "raise the cap in X's developer portal")
-        return Outcome("limit", "X's rate limit is reached")
-    for secret in secrets:  # something in between may send our own request back to us
-        said = said.replace(secret, "…")
-    for mark, kind, words, hint in MEANINGS:
-        if mark in codes or (isinstance(mark, str) and mark in said.lower()):
-            return Outcome(kind, words, hint)
-    said = cut(clean(said).replace("\n", " "), 300)[0]
-    if status in BY_STATUS:
-        return Outcome(*BY_STATUS[status], said)
-    return Outcome("account", f"X refuses the DM for a reason of its own (HTTP {status})",
-                   "see the app's state in X's developer portal", said)
-
-
-def tweepy_client(account: Mapping[str, str]) -> Any:
-    """Return a tweepy.Client; raises Problem where tweepy is missing or too old."""
-    try:
-        import requests
         import tweepy  # type: ignore[import-untyped]
 
         if not hasattr(tweepy.Client, "create_direct_message"):
             raise ImportError(f"version {tweepy.__version__} is too old")
+        return tweepy
     except Exception as error:  # of one of its own modules too, when two do not fit
-        hint = "get tweepy: apt install python3-tweepy, or pip install --upgrade tweepy"
+        hint = f"install it for {sys.executable}, in a virtual environment; see the README, Install"
         raise Problem(CONFIG, f"tweepy cannot be used ({error})", hint) from None
-    keys = {name: account[name] for name in KEYS}
-    return tweepy.Client(**keys, return_type=requests.Response)
 
 
-def send_dm(config: Config, handle: str, text: str) -> tuple[Outcome, Mapping[str, str]]:
-    """Give one DM to X.  Returns what became of it, and the headers of X's answer."""
-    client = tweepy_client(config.account)
-    answer = ask_x(client.session, lambda: client.create_direct_message(
-        participant_id=config.recipients[handle], text=text))
-    return judge(answer, [config.account[name] for name in KEYS]), answer.headers
+def ask_x(config: Config, action: Callable[[Any, Callable[..., None]], Any]) -> Answer:
+    """Have tweepy do something and return X's answer as it came, whatever tweepy makes of it.
+    `action` takes the module, and a hook that is to hear of each answer; where the hook heard none,
+    what it returns is the body.  Bounded in time; raises Problem."""
+    tweepy = import_tweepy()
+
+    def call() -> list[Any]:
+
+        os.environ.update(config.surroundings())
+        answers: list[list[Any]] = []
+
+        def hear(response: Any, **_: Any) -> None:
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            answers.append([response.status_code, headers, "", ""])
+            answers[-1][2] = response.content[:100_000].decode("latin-1")
+
+        try:
+            result = [200, {}, json.dumps(action(tweepy, hear)), ""]
+        except Exception as error:  # what tweepy thinks of an answer does not matter
+            result = [0, {}, "", reason(error)]
+            for cause in causes(error):
+                if not answers and getattr(cause, "response", None) is not None:
+                    hear(cause.response)  # type: ignore[attr-defined]
+        return answers[0] if answers else result
+
+    try:
+        return Answer(*(bounded(call) or [0, {}, "", f"no answer within {CALL} seconds"]))
+    except OSError as error:
+        return Answer(0, {}, "", f"no process can be started ({lower(error)})")
+
+
+def ask_as_account(config: Config, method: str, **arguments: Any) -> Answer:
+    """Call a method of tweepy's Client, with the keys of the account."""
+
+    def action(tweepy: Any, hear: Callable[..., None]) -> None:
+        client = tweepy.Client(**{name: config.account[name] for name in KEYS})
+        client.session.hooks["response"] = [hear]
+        client.session.max_redirects = 0
+        getattr(client, method)(user_auth=True, **arguments)
+
+    return ask_x(config, action)
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """An exception and all that it wraps, the innermost last."""
+    found: list[BaseException] = []
+    left: list[object] = [error]
+    while left:
+        one = left.pop(0)
+        if isinstance(one, BaseException) and one not in found:
+            found.append(one)
+            left += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+    return found
+
+
+def reason(error: BaseException) -> str:
+    """Why there was no answer, in words of ours: a library's may hold a proxy's password."""
+    chain = causes(error)
+    names = [type(one).__name__ for one in chain]
+    told = [one.strerror for one in chain if isinstance(one, OSError) and one.errno and one.strerror]
+    proxy = "the proxy: " * ("ProxyError" in names)
+    refused = re.search(r"Tunnel connection failed: (\d{3}[ \w-]{0,40})", str(error))
+    if refused:
+        return f"the proxy refuses the connection ({refused[1].strip().lower()})"
+    if "CA certificate bundle" in str(error):
+        return "the file with the CA certificates (ca_bundle, REQUESTS_CA_BUNDLE) is missing"
+    if any("SSL" in name for name in names):
+        return "its TLS certificate cannot be verified"
+    if {"InvalidURL", "InvalidProxyURL", "LocationParseError"}.intersection(names):
+        return "the address of the proxy is malformed"
+    return proxy + str(told[-1] if told else f"no answer ({names[-1]})").lower()
+
+
+def complaints(answer: Any) -> tuple[set[int | str], list[str]]:
+    """From an answer in the v1.1 or the v2 form: X's codes, titles, reasons and ends of types; and
+    its sentences."""
+    parts = answer.get("errors") if isinstance(answer, dict) else None
+    marks: set[int | str] = set()
+    sentences: list[str] = []
+    for part in [answer, *(parts if isinstance(parts, list) else [])]:
+        words = {k: v for k, v in part.items() if isinstance(v, str)} if isinstance(part, dict) else {}
+        marks |= {words.get(name, "").lower() for name in ("title", "reason")}
+        marks |= {words.get("type", "").rpartition("/")[2]}
+        sentences += [words[name] for name in ("detail", "message", "title") if name in words]
+        if isinstance(part, dict) and isinstance(part.get("code"), int):
+            marks.add(part["code"])
+    return marks - {""}, sentences
+
+
+def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
+    """Say what X's answer means; the account's secrets are taken out of its words."""
+    status, body = answer.status, answer.json()
+    if status == 201 or (200 <= status < 300 and isinstance(body, dict) and "data" in body):
+        return Outcome("delivered")
+    if status == 0 or status >= 500:
+        return Outcome("retry", f"X cannot be reached: {answer.why}" if status == 0
+                       else f"X has a fault of its own (HTTP {status})")  # fmt: skip
+    if status != 429 and (status < 400 or body is None):
+        return Outcome("retry", f"something else answers in the place of X (HTTP {status})")
+    marks, sentences = complaints(body)
+    minutes = round((now - x_time(answer.headers, now)) / MINUTE)
+    if status == 401 and abs(minutes) >= 2:
+        off = f"{abs(minutes):,} minutes {'ahead of' if minutes > 0 else 'behind'} X's"
+        return Outcome("account", f"X does not accept our signature: this machine's clock is {off}",
+                       "set the clock, as with: timedatectl set-ntp true")  # fmt: skip
+    if {151, 187} & marks and any("already said that" in words.lower() for words in sentences):
+        return Outcome("delivered")
+    if any(words.lower().startswith(PHRASES) for words in sentences):
+        marks.add(349)
+    for known, kind, words, hint in MEANINGS:
+        if not marks.isdisjoint(known):
+            return Outcome(kind, words, hint)
+    if status in BY_STATUS:
+        return Outcome(*BY_STATUS[status])
+    said = "; ".join(dict.fromkeys(sentences))
+    for secret in filter(None, map(account.get, KEYS)):
+        said = said.replace(secret, "…")
+    said = clean(said).replace("\n", " ")[:200]
+    return Outcome("unclear", f"X refuses it for a reason of its own (HTTP {status})",
+                   f"have the id looked up again ({LOOK_UP} HANDLE), or see the app's state "
+                   + PORTAL.rstrip(", "), said)  # fmt: skip
 
 
 # ---- worker: one at a time, detached, while the queue is not empty -----------------------------
 
-
-def note_failure(queue: Queue, scope: str, outcome: Outcome, headers: Mapping[str, str]) -> None:
-    """Record why the account or a recipient has to wait, and how long."""
-    now, state = time.time(), queue.state(scope)
-    state.failures = state.failures + 1 if state.status == outcome.status else 1
-    state.status, state.limited = outcome.status, int(outcome.kind == "limit")
-    state.error, state.hint, state.at = outcome.error, outcome.hint, now
-    if outcome.kind == "limit":
-        state.wait = limit_wait(headers, now, state.failures) + back_off(LEEWAY, 1)
-    else:
-        state.wait = back_off(SLOW if outcome.status == REFUSED else RETRY, state.failures)
-    queue.store(state)
-    whom = f"for @{scope}: " if scope else ""
-    report(f"{whom}{outcome.words}; next attempt in {state.wait:.0f} s")
+LATE = 300.0  # seconds after which alerts that wait for X are a trouble
+TRIES = 3  # failures of a text after which it may be its own fault
+PARTS = 8  # refusals in one go, beyond which alerts of one kind are no longer halved
 
 
-def note_answer(queue: Queue, headers: Mapping[str, str]) -> None:
-    """Record that X deals with the account: its errors are over, but its limit may be reached."""
-    account, now = State(""), time.time()
-    account.at, account.wait = now, exhausted(headers, now)
-    if account.wait:
-        account.wait, account.limited = account.wait + back_off(LEEWAY, 1), 1
-    queue.store(account)
+def report(message: str) -> None:
+    """Tell syslog.  Never an alert's text: a watched syslog must not feed itself."""
+
+    def call() -> None:
+
+        syslog.openlog("bird_sentinel", syslog.LOG_PID, syslog.LOG_DAEMON)
+        syslog.syslog(message)
+
+    with ignoring(OSError):
+        bounded(call, 2)
 
 
-def note_delivery(queue: Queue, handle: str, headers: Mapping[str, str], sharers: int) -> None:
-    """Record a DM that X took: the recipient's errors are over, and its next one has to wait."""
-    now, before, state = time.time(), queue.state(handle), State(handle)
-    state.burst = before.burst + 1 if 0 <= now - before.delivered <= 2 * before.share else 1
-    state.share = fair_share(headers, now) * sharers
-    state.at, state.wait, state.delivered = now, pace(state.burst, state.share), now
-    queue.store(state)
-
-
-class Memory:
-    """What a worker knows beside the queue, and may lose with its life."""
-
-    def __init__(self) -> None:
-        # settled with X, but not on the disk, as that is full: the alerts, and why X refused one
-        self.told: dict[int, tuple[Alert, str]] = {}
-        self.suspects: dict[str, int] = {}  # how many alerts, from the oldest, hold a refused one
-        self.troubles = 0  # in a row: the queue could not be used
-
-
-def deliver_due(queue: Queue, config_path: str, memory: Memory) -> float | None:
-    """Make the one attempt that is due and has waited longest.  Returns the seconds until the
-    next; None when nothing is pending."""
-    if memory.told:
-        with contextlib.suppress(sqlite3.OperationalError):  # not now; but it is not told again
-            with queue:
-                for alert, why in memory.told.values():
-                    queue.put_aside(alert, why) if why else queue.settle([alert])
-            memory.told.clear()
-    if not queue.one("SELECT 1 FROM alert LIMIT 1"):
-        return None
-    now = time.time()
-    due = queue.state("").due(now)
-    if due > now:
-        return due - now
+def run_command(command: str, text: str) -> None:
+    """Run a command of the administrator's, with a text on its standard input; bounded in time."""
+    null = subprocess.DEVNULL
     try:
-        config = read_config(config_path)
-        adopt_stray(queue, config)
-        queue.readdress(list(config.recipients))
-        waits = [60.0]
-        for state in sorted(map(queue.state, queue.recipients()), key=lambda state: state.at):
-            if state.due(now) > now:
-                waits.append(state.due(now) - now)
-                continue
-            alerts = [a for a in queue.alerts(state.scope) if a.id not in memory.told]
-            if alerts:
-                attempt(queue, config, state.scope, alerts, memory)
-                return 0.0
-        return min(waits)
-    except Problem as problem:
-        note_failure(queue, "", Outcome("config", problem.message, problem.hint), {})
-        return 0.0
-
-
-def attempt(queue: Queue, config: Config, handle: str, alerts: list[Alert], memory: Memory) -> None:
-    """Send one recipient a DM of all its alerts, or of those in which a refused one is sought."""
-    suspects = min(memory.suspects.get(handle, 0), len(alerts))
-    if suspects:
-        alerts = alerts[: max(1, suspects // 2)]
-    outcome, headers = send_dm(config, handle, compose(alerts, config.host, time.time()))
-    refusal = outcome if outcome.kind == "content" else None
-    if refusal:
-        memory.suspects[handle] = len(alerts)
-    if refusal and len(alerts) > 1:
-        # one in here: seek it at once, so that it holds up the others no longer
-        state = queue.state(handle)
-        state.at, state.wait = time.time(), 0.0
-        queue.store(state)
-        note_answer(queue, headers)
-        return
-    if refusal:
-        # only if X takes a notice in its place is it the text that X refuses
-        now = time.time()
-        count = alerts[0].count
-        what = "an alert" if count == 1 else f"an alert (and {count - 1:,} like it)"
-        text = (f"{what} of {clock(alerts[0].sent, now)} was refused by X and is put aside; to"
-                " read it, run there: bird_sentinel status")
-        notice = compose([Alert(0, now, text)], config.host, now)
-        outcome, headers = send_dm(config, handle, notice)
-        if outcome.kind == "content":
-            outcome = Outcome("recipient", "X refuses whatever we send to this recipient",
-                              "have the id looked up again: bird_sentinel authorize --to HANDLE",
-                              refusal.said)
-    if outcome.kind == "delivered":
-        try:
-            with queue:
-                if refusal:
-                    queue.put_aside(alerts[0], refusal.error)
-                else:
-                    queue.settle(alerts)
-                note_answer(queue, headers)
-                note_delivery(queue, handle, headers, len(config.recipients))
-        except sqlite3.OperationalError:
-            why = refusal.error if refusal else ""
-            memory.told.update((alert.id, (alert, why)) for alert in alerts)
-            raise
-        finally:
-            memory.suspects[handle] = max(0, suspects - len(alerts))
-        number = plural(sum(alert.count for alert in alerts))
-        report(f"{number} for @{handle}: " + (refusal.words if refusal else "delivered in one DM"))
-    elif outcome.kind == "recipient":
-        note_answer(queue, headers)
-        note_failure(queue, handle, outcome, headers)
-    else:
-        note_failure(queue, "", outcome, headers)
-        # it may be this one's fault after all: next time it is another's turn
-        state = queue.state(handle)
-        state.at, state.wait = time.time(), 0.0
-        queue.store(state)
-
-
-def keep_lock(queue_path: str, lock: int) -> bool:
-    """Whether this worker is still the one; somebody may have removed the lock's file, or all."""
-    try:
-        return os.path.samestat(os.fstat(lock), os.stat(queue_path + ".lock"))
-    except FileNotFoundError:
-        again = take_lock(queue_path) if os.path.exists(queue_path) else None
-        if again is None:
-            return False
-        os.dup2(again, lock, inheritable=False)
-        os.close(again)
-        return True
-
-
-def run_worker(config_path: str, queue_path: str, lock: int) -> None:
-    """Deliver until the queue is empty.  Holds the flock `lock`, which dies with the process."""
-    import signal
-
-    memory = Memory()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
-    with contextlib.suppress(OSError), open(queue_path + ".lock", "w") as file:
-        file.write(str(os.getpid()))
-    while True:
-        try:
-            if not keep_lock(queue_path, lock):
-                return
-            wait = in_queue(
-                queue_path, lambda queue: deliver_due(queue, config_path, memory), create=False
-            )
-            memory.troubles = 0
-        except FileNotFoundError:
-            return
-        except Exception as error:  # whatever it is, what is pending must go on being tried
-            memory.troubles += 1
-            wait = back_off((5.0, 300.0), memory.troubles)
-            if memory.troubles == 1:
-                report(f"the queue cannot be used ({type(error).__name__}), trying again")
-        if wait is None:
-            # whoever lets go of the lock looks again: an alert may have come in this moment
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            try:
-                if not in_queue(queue_path, Queue.recipients, create=False):
-                    return
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (OSError, sqlite3.Error):
-                return
-        elif wait > 0:
-            # a minute at the most, as the clock may jump; SIGCONT: look again
-            signal.sigtimedwait({signal.SIGCONT}, min(wait, 60.0))
-
-
-def take_lock(queue_path: str) -> int | None:
-    """Return a descriptor that holds the flock of the one worker; None where somebody has it."""
-    # opened for reading, so that a worker is not in the way of a remount
-    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    lock = os.open(queue_path + ".lock", flags, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return lock
+        shell = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=null,
+                                 stderr=null, start_new_session=True)  # fmt: skip
+        with ignoring(subprocess.TimeoutExpired):
+            shell.communicate(text.encode(), timeout=30)
+        if shell.poll() is None:
+            os.killpg(shell.pid, signal.SIGKILL)
+        if shell.wait():
+            report(f"on_trouble failed with exit status {shell.returncode}")
     except OSError as error:
-        os.close(lock)
-        if isinstance(error, BlockingIOError):
-            return None
-        raise
+        report(f"on_trouble cannot be run: {lower(error)}")
 
 
-def wake_worker(config_path: str, queue_path: str, nudge: bool = True) -> None:
-    """Start a worker where none runs, else, with `nudge`, have it look at the queue again.  Raises
-    OSError where no process can be started."""
-    lock = take_lock(queue_path)
-    if lock is None:
-        if nudge:
-            import signal
+class Worker:
+    """The one process that moves alerts on, and alone writes `state` and `trouble`."""
 
-            with contextlib.suppress(OSError, ValueError), open(queue_path + ".lock") as file:
-                os.kill(int(file.read(20)), signal.SIGCONT)  # harms nobody, should it be stale
-        return
-    try:
-        detached, until_detached = os.pipe()
-        if os.fork() == 0:
-            os.close(detached)
-            detach(lambda: run_worker(config_path, queue_path, lock), lock, until_detached)
-        os.close(until_detached)
-        # once this is read, no signal to our process group and no hang-up reaches the worker
-        started = os.read(detached, 1)
-        os.close(detached)
-        if not started:
-            raise OSError("no worker process can be started")
-    finally:
-        os.close(lock)
+    def __init__(self, config_path: str, spool: Spool) -> None:
+        self.config_path, self.spool, self.state = config_path, spool, State(spool)
+        self.config: Config | None = None  # as it was read last
+        self.answer = Answer(0, {}, "")  # X's last
+        self.posted = 0  # DMs that X took in this look
+        # delivered, but not to be removed, as from a disk that has become read-only
+        self.done: set[tuple[str, str]] = set()
+        for name in spool.names("tmp"):  # what a process left that was killed while it wrote
+            with ignoring(OSError):
+                if os.stat(spool.path("tmp", name)).st_mtime < time.time() - DAY:
+                    os.unlink(spool.path("tmp", name))
+
+    # -- looking
+
+    def look(self) -> float | None:
+        """Do what is due.  Returns the seconds until there is more to do, None where nothing is
+        pending.  Whatever goes wrong is told, and what is pending goes on being tried."""
+        wait: float | None = self.state.wait("fault").due(time.time()) - time.time()
+        if wait and wait > 0:
+            return wait
+        try:
+            wait = self.work()
+            self.state.waits.pop("fault", None)
+        except Exception as error:
+            words = f"the worker failed: {type(error).__name__}: {lower(error)}"
+            wait = self.state.hold("fault", RETRY[2:7], KEPT, words, "if it lasts, please report it")
+            report(f"the worker failed ({type(error).__name__}), trying again")
+        self.tell_of_trouble()
+        return wait
+
+    def work(self) -> float | None:
+        """Distribute what was accepted, and make the round that is due."""
+        for path in list(self.done):
+            self.remove(*path)
+        if not self.waiting() and not self.spool.names("new"):
+            return MINUTE if self.done else None
+        try:
+            self.config = config = read_config(self.config_path).check()
+            self.distribute(config)
+            import_tweepy()
+        except Problem as problem:
+            self.state.hold("", (0.0,), CONFIG, problem.message, problem.hint)
+            return MINUTE
+        if self.state.wait("").status == CONFIG:
+            del self.state.waits[""]
+        now, self.posted = time.time(), 0
+        due = [who for who in self.waiting() if self.state.due(who, now) <= now]
+        for recipient in due:
+            self.deliver(config, recipient)
+        if self.posted:
+            self.pace(config, len(due))
+        now = time.time()
+        waits = [max(0.0, self.state.due(who, now) - now) for who in self.waiting()]
+        return min(waits, default=MINUTE if self.done else None)
+
+    def files(self, recipient: str) -> list[str]:
+        """The files of what a recipient has not got, the oldest first."""
+        names = self.spool.names("to", recipient)
+        return [name for name in names if (recipient, name) not in self.done]
+
+    def waiting(self) -> list[str]:
+        """The ids for which something is pending, the longest waiting first, so that nobody
+        starves where not all get theirs."""
+        found = sorted((self.files(recipient)[:1], recipient) for recipient in self.spool.names("to"))
+        return [recipient for names, recipient in found if names]
+
+    def distribute(self, config: Config) -> None:
+        """Give each recipient its own link to what was accepted, and fold what is too much."""
+        ids, more = dict.fromkeys(config.recipients.values()), True
+        for recipient in ids:
+            make_directory(self.spool.path("to", recipient))
+            self.state.known.setdefault(recipient, time.time())
+        for gone in set(self.spool.names("to")).difference(ids):
+            self.readdress(config, gone)
+        while more:
+            more = self.spool.distribute(config.recipients)
+            for recipient in ids:
+                if len(self.files(recipient)) > FOLD:
+                    self.fold(recipient)
+
+    def readdress(self, config: Config, gone: str) -> None:
+        """What is pending for somebody who is no longer configured goes to those who cannot have
+        had it: who was configured later, or all, where it was for nobody else."""
+        handles = {handle.lower() for handle in config.recipients}
+        for name in self.files(gone):
+            path = self.spool.path("to", gone, name)
+            alert = None if is_folded(name) else self.spool.read("to", gone, name)
+            to = {handle.lower() for handle in alert.to} if alert else set()
+            sent = sent_at(name, time.time())
+            for recipient in config.recipients.values():
+                if handles.isdisjoint(to) if to else self.state.known[recipient] > sent:
+                    with ignoring(FileExistsError, FileNotFoundError):
+                        os.link(path, self.spool.path("to", recipient, name))
+                    sync_directory(self.spool.path("to", recipient))
+            self.remove(gone, name)
+        with ignoring(OSError):
+            os.rmdir(self.spool.path("to", gone))
+
+    def remove(self, recipient: str, name: str) -> None:
+        """Remove a file, or remember to."""
+        self.done.add((recipient, name))
+        with ignoring(OSError):
+            with ignoring(FileNotFoundError):
+                os.unlink(self.spool.path("to", recipient, name))
+            self.done.discard((recipient, name))
+
+    def gather(self, recipient: str, names: Iterable[str] | None = None) -> Digest:
+        """What a recipient has not got, or these files of it."""
+        digest = Digest()
+        for name in sorted(self.files(recipient) if names is None else names, key=is_folded):
+            if name in digest.counted:  # from before a crash
+                self.remove(recipient, name)
+            else:
+                self.spool.count_in(digest, recipient, name)
+        return digest
+
+    def fold(self, recipient: str) -> None:
+        """Make one file of a long backlog: memory and disk stay bounded."""
+        digest = self.gather(recipient)
+        names = [name for name in digest.names() if name != "folded"]
+        digest.fold()
+        with ignoring(OSError):  # a full disk: then the next DM is made of all the files
+            self.spool.write(digest.dump(names), "to", recipient, "folded")
+            for name in names:
+                self.remove(recipient, name)
+
+    # -- delivering
+
+    def post(self, config: Config, recipient: str, text: str) -> Outcome:
+        """Give one DM to X, unless the account has to wait."""
+        if self.state.wait("").due(time.time()) > time.time():
+            return Outcome("held")
+        self.answer = ask_as_account(config, "create_direct_message",
+                                     participant_id=recipient, text=text)  # fmt: skip
+        now = time.time()
+        outcome = judge(self.answer, config.account, now)
+        if outcome.kind == "delivered":
+            self.posted, self.state.delivered = self.posted + 1, now
+            self.state.sent = [m for m in self.state.sent if now - DAY < m <= now] + [now]
+            self.state.waits.pop("", None)
+            used_up = [s for _, left, s in allowances(self.answer.headers, now) if left == 0]
+            if used_up:
+                self.state.hold("", (max(used_up),), 0, X_LIMIT)
+        return outcome
+
+    def deliver(self, config: Config, recipient: str) -> None:
+        """Give a recipient all it has not got, in one DM.
+
+        Where it may be the text that X refuses, a plain notice in its place tells.  If that is
+        taken, what X will not take is sought by halving: all else goes, in parts, and it is put
+        aside as refused.
+        """
+        parts, proved, refusals = [self.gather(recipient)], False, 0
+        while parts:
+            part = parts.pop(0)
+            if not part.count:
+                continue
+            outcome = self.post(config, recipient, compose(part, config.host, time.time()))
+            if outcome.kind == "delivered":
+                self.settle(config, recipient, part, "delivered in one DM")
+                continue
+            often = proved or self.state.wait(recipient).failures + 1 >= TRIES
+            if outcome.kind != "unclear" and not (outcome.kind == "retry" and often):
+                return self.defer(config, recipient, outcome)
+            refusals += 1
+            alone = len(part.kinds) < 2
+            halves = [] if alone and refusals > PARTS else self.halves(recipient, part)
+            if not (proved and halves):
+                told = self.post(config, recipient, notice(part, bool(halves), config.host))
+                if told.kind != "delivered":
+                    return self.defer(config, recipient, told)
+                proved = True
+            if halves:  # of several kinds: this first; of one kind: the other kinds first
+                parts = parts + halves if alone else halves + parts
+            else:
+                self.put_aside(recipient, part, outcome.error)
+                self.settle(config, recipient, part, outcome.words + "; put aside")
+
+    def halves(self, recipient: str, digest: Digest) -> list[Digest]:
+        """The two parts of what X refuses; none where it cannot be parted."""
+        names, ranked = digest.names(), digest.ranked()
+        if names == digest.folded and len(ranked) > 1:
+            for kinds in (ranked[: len(ranked) // 2], ranked[len(ranked) // 2 :]):
+                digest.kinds = kinds
+                names.append(f"folded.{time.time_ns()}")
+                self.spool.write(digest.dump([]), "to", recipient, names[-1])
+                digest.rest = Digest().rest
+            self.remove(recipient, names.pop(0))
+        middle = len(names) // 2
+        parts = (names[:middle], names[middle:]) if middle else ()
+        return [self.gather(recipient, part) for part in parts]
+
+    def settle(self, config: Config, recipient: str, part: Digest, what: str) -> None:
+        """Remove what needs nothing more, and tell of it."""
+        for name in part.names():
+            self.remove(recipient, name)
+        self.state.waits.pop(recipient, None)
+        self.state.save()
+        report(f"{plural(part.count)} for @{config.handle(recipient)}: {what}")
+
+    def put_aside(self, recipient: str, part: Digest, why: str) -> None:
+        """Keep alerts that X refuses where a person can read them, out of the way of the others."""
+        for name in part.names():
+            alert = None if is_folded(name) else self.spool.read("to", recipient, name)
+            if alert is None:
+                text, name = compose(part, "", time.time()), f"{int(part.first * 1e9):019d}.{name}"
+                alert = Alert(text, part.first, "", name=name)
+            alert.why = why
+            with ignoring(OSError):  # a full disk: then it is gone, but was told of
+                self.spool.write(alert.dump(), "refused", name)
+
+    def defer(self, config: Config, recipient: str, outcome: Outcome) -> None:
+        """Record why the account or a recipient has to wait, and how long."""
+        if outcome.kind == "held":
+            return
+        steps = {"retry": RETRY, "cap": SLOW[1:],
+                 "limit": (limit_wait(self.answer.headers, time.time()),)}  # fmt: skip
+        scope = "" if outcome.kind in ("limit", "cap", "account") else recipient
+        seconds = self.state.hold(scope, steps.get(outcome.kind, SLOW), outcome.status,
+                                  outcome.error, outcome.hint)  # fmt: skip
+        self.state.save()
+        report(f"for @{config.handle(recipient)}: {outcome.words};"
+               f" next attempt in {seconds:.0f} s")  # fmt: skip
+
+    def pace(self, config: Config, dms: int) -> None:
+        """Set when the next round may go: a DM to each recipient who has something by then."""
+        now, before = time.time(), self.state.wait("pace")
+        quiet = 2 * max(config.interval, before.until - before.began)
+        self.state.burst = 1 + self.state.burst * (0 <= now - before.began <= quiet)
+        told = allowances(self.answer.headers, now)
+        limits = told + own_count(self.state.sent, now, told=bool(told))
+        seconds, why = round_wait(self.state.burst, dms, config.interval, limits)
+        self.state.hold("pace", (seconds,), 0, why)
+
+    # -- telling a person
+
+    def troubles(self) -> dict[str, tuple[str, str, str]]:
+        """What a person has to hear of, by a name of its own: in words, with a hint, and whose DMs
+        do not go ("": nobody's)."""
+        now, waits, found = time.time(), self.state.waits, {}
+        for scope, wait in waits.items():
+            if wait.status in (REFUSED, CONFIG) or scope == "fault":
+                whom = f"@{self.config.handle(scope)}: " if scope.isdecimal() and self.config else ""
+                found[f"{scope}:{wait.status}"] = whom + wait.error, wait.hint, scope
+        held = [w for w in waits.values() if w.status or w.error == X_LIMIT and w.due(now) > now]
+        oldest = pending_in(self.spool)[1] if held and not found else now
+        if now - oldest >= LATE:
+            wait = max(held, key=lambda wait: wait.began)
+            found["late"] = f"alerts wait since {clock(oldest, now)}: {wait.error}", wait.hint, ""
+        return found
+
+    def tell_of_trouble(self) -> None:
+        """Write `trouble` while a person has to act, and run on_trouble: once when a trouble
+        begins, with the digest that waits, and once when DMs flow again."""
+        found = self.troubles()
+        new, over = found.keys() - set(self.state.told), self.state.told and not found
+        changed, self.state.told = list(found) != self.state.told, list(found)
+        self.state.save()  # first: a command that ends us must not be run again and again
+        lines = [f"{words}\nhint: {hint}\n" for words, hint, _ in found.values()]
+        if changed:
+            with ignoring(OSError):
+                if found:
+                    self.spool.write("".join(lines).encode(), "trouble")
+                else:
+                    os.unlink(self.spool.path("trouble"))
+        command = self.config and self.config.delivery.get("on_trouble")
+        if self.config and command and (new or over):
+            host = self.config.host or short_host_name()
+            told = f"bird_sentinel on {host}: DMs {'go out again' if over else 'do not go out'}\n"
+            for words, hint, scope in (found[name] for name in sorted(new)):
+                digest = Digest()
+                for recipient in [scope] if scope.isdecimal() else self.waiting()[:1]:
+                    digest = self.gather(recipient)
+                for name in self.spool.names("new")[:FOLD]:  # as where the config is unreadable
+                    self.spool.count_in(digest, "", name)
+                told += f"{words}\n{hint}\n\n{compose(digest, host, time.time())}\n"
+            run_command(command, advise(told, self.config_path))
 
 
-def detach(task: Callable[[], None], lock: int, until_detached: int) -> NoReturn:
-    """Run the task in a session of its own, with no descriptor of the caller's but the lock, so
-    that nobody waits for it and no terminal ends it."""
-    code = 1
-    try:
-        os.setsid()
-        with contextlib.suppress(OSError):  # whoever waits for it may have been killed
-            os.write(until_detached, b"1")
-        os.close(until_detached)
-        os.chdir("/")
-        # not closed: objects of the caller's, which live on here, would close the numbers again
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        names = os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd") else range(256)
-        for descriptor in {0, 1, 2, *map(int, names)} - {lock, null}:
-            os.dup2(null, descriptor, inheritable=False)
-        import signal
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, set())
-        task()
-        code = 0
-    finally:
-        os._exit(code)
+def notice(part: Digest, goes_on: bool, host: str) -> str:
+    """What is sent in the place of a text that X may refuse."""
+    now = time.time()
+    what = f"X refuses a DM about {plural(part.count)}: they come in parts, what it will not take"
+    if not goes_on:
+        what = f"X refuses {plural(part.count)} of {clock(part.first, now)}, which"
+    return (f"[{host or short_host_name()} {clock(now, now)}] {what} is put aside; to read it, run"
+            " there: bird_sentinel status")  # fmt: skip
 
 
-def worker_runs(queue_path: str) -> bool:
-    """Whether a worker holds the lock."""
-    try:
-        lock = os.open(queue_path + ".lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-
-
-def await_delivery(queue: Queue, ours: str, since: float, deadline: float) -> bool:
-    """Look for a second, at the longest until the deadline, whether the rows (`ours`: a condition
-    of SQL) are delivered; False:
-    not known yet.  Raises Problem when they have to wait, whose status is the worst of their
-    recipients', with the names of those who did not get it."""
-    pause = time.monotonic() + 1
+def run_worker(config_path: str, root: str, insist: bool) -> int:
+    """Deliver until the queue is empty.  With `insist` another worker gives way, and all waits are
+    over: X's own, too, for one attempt."""
+    os.closerange(3, 4096)
+    os.chdir("/")
+    spool = Spool(root)
+    if not take_lock(spool, insist):
+        return DELIVERED
+    worker = Worker(config_path, spool)
+    for held in worker.state.waits.values():
+        held.until *= not insist
     while True:
-        waiting = queue.database.execute(f"SELECT DISTINCT recipient FROM alert WHERE {ours}")
-        held, missing = [], [row[0] for row in waiting]
-        now, account = time.time(), queue.state("")
-        for handle in missing:
-            # the worse of what is known of the account and of this recipient
-            state = max(account, queue.state(handle), key=lambda state: (state.status, state.at))
-            due = max(account.due(now), queue.state(handle).due(now))
-            if (state.status and since <= state.at <= now + 1) or due > now + 8:
-                held.append((state.status, state, due))
-        if len(held) == len(missing) or time.monotonic() > deadline:
+        trigger = open_trigger(spool)
+        while (wait := worker.look()) is not None:
+            if listen(trigger, wait):
+                return DELIVERED
+        # whoever pulls from here on finds nobody, and starts another; whoever did before is seen
+        os.close(trigger)
+        if not worker.waiting() and not spool.names("new"):
+            return DELIVERED
+
+
+def take_lock(spool: Spool, insist: bool) -> bool:
+    """Be the one worker, until this process ends.  False: another runs, which then looks at the
+    queue.  With `insist`, that one is asked to give way."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(spool.path("lock"), flags, 0o600)
+    for _ in range(4 * CALL * 50):
+        with ignoring(BlockingIOError, PermissionError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        # where nobody listens, the other one is just beginning or just ending
+        if spool.pull(b"g" if insist else b"l") and not insist:
             break
-        if time.monotonic() > pause:
-            return False
-        time.sleep(0.03)
-    why = queue.one(f"SELECT why FROM refused WHERE {ours}")
-    if why:
-        raise Problem(REFUSED, f"put aside: {why}", "to read it: bird_sentinel status")
-    if not missing:
-        return True
-    names = at(missing)
-    if len(held) < len(missing):
-        raise Problem(KEPT, f"kept in the queue for {names}: X has not answered yet",
-                      "it is sent as soon as X does; see: bird_sentinel status")
-    status, state, due = max(held, key=lambda entry: entry[0])
-    error = state.error or "the next DM has to wait for X's limit"
-    retry = f"the next attempt is at {clock(due, now)}"
-    raise Problem(status or KEPT, f"kept in the queue for {names}: {error}",
-                  f"{state.hint}; {retry}" if state.hint else retry)
+        time.sleep(0.02)
+    return False
+
+
+def open_trigger(spool: Spool) -> int:
+    """Return a descriptor on which a worker hears that somebody pulled the trigger.  It is open for
+    writing too, so that there is always a writer, and no end of file."""
+    path = spool.path("trigger")
+    if os.path.lexists(path) and not stat.S_ISFIFO(os.lstat(path).st_mode):
+        os.unlink(path)
+    with ignoring(FileExistsError):
+        os.mkfifo(path, 0o600)
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
+def listen(trigger: int, seconds: float) -> bool:
+    """Wait for so long (a minute at the most, as the clock may jump), or until somebody pulls the
+    trigger.  Returns whether to give way to another worker."""
+    if not select.select([trigger], [], [], min(seconds, MINUTE))[0]:
+        return False
+    time.sleep(0.2)  # one look for many that pull at once
+    return b"g" in os.read(trigger, 1 << 16)
 
 
 # ---- authorize: once, with a PIN ---------------------------------------------------------------
@@ -1399,210 +1700,208 @@ def ask(question: str, hidden: bool = False) -> str:
     """Return one line of standard input; at a terminal, ask for it first.  Raises Problem where it
     ends."""
     answer = ""
-    if hidden and at_terminal():
-        import getpass
-
-        with contextlib.suppress(EOFError):
-            answer = getpass.getpass(question) + "\n"
-    elif sys.stdin:
-        if at_terminal():
+    with ignoring(EOFError, AttributeError):
+        if at_terminal() and not hidden:
             print(question, end="", file=sys.stderr, flush=True)
-        answer = sys.stdin.readline()
+        hidden = hidden and at_terminal()
+        answer = getpass.getpass(question) + "\n" if hidden else sys.stdin.readline()
     if not answer:
         raise Problem(USAGE, f"no answer to: {question.strip().rstrip(':')}")
     return answer.strip()
 
 
-def walk_pin_flow(consumer_key: str, consumer_secret: str) -> tuple[dict[str, str], str]:
-    """OAuth 1.0a with a PIN (docs.x.com, "PIN-based OAuth"; RFC 5849 section 2).  Returns X's
-    answer — oauth_token, oauth_token_secret, user_id, screen_name — and the token's access level,
-    '' if untold.  Raises Problem."""
-    from functools import partial
-    from urllib.parse import parse_qsl
-    from urllib.parse import quote as quote_url
-
-    from requests_oauthlib import OAuth1Session  # tweepy's own; its handler drops the screen name
-
-    secrets = [consumer_key, consumer_secret]
-    for left in (2, 1, 0):
-        first = OAuth1Session(consumer_key, consumer_secret, callback_uri="oob")
-        answer = ask_x(first, partial(first.fetch_request_token, f"{API}/oauth/request_token"))
-        outcome = judge(answer, secrets)
-        token = dict(parse_qsl(answer.body.decode("ascii", "replace")))
-        if answer.status == 401 and outcome.hint == AGAIN:
-            raise Problem(REFUSED, "X does not accept the consumer key and secret",
-                          "copy both anew from the app's keys and tokens in X's developer portal")
-        if outcome.kind != "delivered" or "oauth_token" not in token:
-            raise Problem(outcome.status or KEPT, "no page to authorize at: "
-                          + (outcome.error or "X's answer cannot be read"),
-                          outcome.hint or "try again later: bird_sentinel authorize")
-        show("As the account that is to send the alerts, open this page and authorize the app:")
-        show(f"  {API}/oauth/authorize?oauth_token={quote_url(token['oauth_token'])}")
-        pin = "".join(ask("PIN: ").split())
-        secrets += [pin or "none", *token.values()]
-        second = OAuth1Session(consumer_key, consumer_secret, token["oauth_token"],
-                               token.get("oauth_token_secret", ""), verifier=pin or "none")
-        answer = ask_x(second, partial(second.fetch_access_token, f"{API}/oauth/access_token"))
-        outcome = judge(answer, secrets)
-        token = dict(parse_qsl(answer.body.decode("utf-8", "replace")))
-        if outcome.kind == "delivered" and all(
-            is_key(token.get(name, "")) for name in ("oauth_token", "oauth_token_secret")
-        ):
-            return token, answer.headers.get("x-access-level", "")
-        if answer.status != 401 or outcome.hint != AGAIN:
-            raise Problem(outcome.status or KEPT, "the PIN could not be exchanged: "
-                          + (outcome.error or "X's answer cannot be read"),
-                          outcome.hint or "try again: bird_sentinel authorize")
-        say("error", "X does not accept this PIN" + (", here is a new page" if left else ""))
-    raise Problem(REFUSED, "three PINs were not accepted; nothing was changed", AGAIN)
-
-
-def look_up(client: Any, handle: str) -> tuple[str, str, bool, str]:
-    """A recipient's handle as X spells it, numeric id, whether it takes our DMs (docs.x.com, user
-    field receives_your_dm), and our token's access level.  Asks again at a terminal for a handle
-    that X does not know; raises Problem."""
-    import json
-    from functools import partial
-
-    secrets = [getattr(client, name) for name in KEYS]
-    while True:
-        answer = ask_x(client.session, partial(
-            client.get_user, username=handle, user_fields=["receives_your_dm"], user_auth=True))
-        outcome = judge(answer, secrets)
-        if outcome.kind != "delivered" and answer.status not in (400, 404):
-            raise Problem(outcome.status, f"@{handle} could not be looked up: {outcome.error}",
-                          outcome.hint)
-        try:
-            user = json.loads(answer.body)["data"]
-            name, number = str(user["username"]), str(user["id"])
-            if is_handle(name) and number.isascii() and number.isdigit():
-                level = answer.headers.get("x-access-level", "")
-                return name, number, user.get("receives_your_dm") is not False, level
-        except (ValueError, KeyError, TypeError, AttributeError):
-            pass
-        if not at_terminal():
-            raise Problem(USAGE, f"there is no account @{handle} on X; nothing was changed",
-                          "check the spelling, then " + AGAIN)
-        say("error", f"there is no account @{handle} on X")
-        handle = named(ask("its right handle: "))[0]
-
-
 def named(words: str) -> list[str]:
     """Handles from what a person typed; raises Problem."""
     handles = [word.lstrip("@") for word in words.replace(",", " ").split()]
-    for handle in handles:
-        if not is_handle(handle):
+    for handle in handles or ["nothing"]:
+        if not handles or not re.fullmatch(HANDLE, handle):
             raise Problem(USAGE, f"{handle} is not a handle on X",
-                          "a handle is letters, digits and underscores: @oncall_1")
-    if not handles:
-        raise Problem(USAGE, "no recipient was named", "give at least one handle, as in @oncall")
+                          "a handle is letters, digits and underscores: @oncall_1")  # fmt: skip
     return handles
 
 
+def ask_oauth(config: Config, pair: list[str], token: Mapping[str, str], pin: str) -> Any:
+    """One step of OAuth 1.0a with tweepy's own handler (docs.x.com, "PIN-based OAuth"); without a
+    token: return a request token, with it and a PIN: the access token and its secret; None where
+    X does not accept the PIN.  Raises Problem."""
+
+    def action(tweepy: Any, _: object) -> Any:
+        handler = tweepy.OAuth1UserHandler(*pair, callback="oob")
+        handler.request_token = dict(token)
+        return handler.get_access_token(pin) if token else (
+            handler.get_authorization_url(), handler.request_token)  # fmt: skip
+
+    answer = ask_x(config, action)
+    outcome, found = judge(answer, {}, time.time()), answer.json()
+    if answer.status == 200 and isinstance(found, list):
+        return found
+    words, hint = outcome.error or "X's answer cannot be read", outcome.hint
+    if answer.status == 401 and outcome.kind != "account" or outcome.hint == AGAIN:
+        if token:
+            return None
+        words = "X does not accept the consumer key and secret"
+        hint = "copy both anew, or, as X shows them once, regenerate them: " + PORTAL.rstrip(", ")
+    raise Problem(outcome.status or KEPT, words, hint or "try again later: bird_sentinel authorize")
+
+
+def walk_pin_flow(config: Config, pair: list[str]) -> list[str]:
+    """Have a person authorize the app.  Returns the access token and its secret; raises Problem."""
+    for left in (2, 1, 0):
+        token = ask_oauth(config, pair, {}, "")[1]
+        page = f"https://api.x.com/oauth/authorize?oauth_token={token['oauth_token']}"
+        show("As the account that is to send the alerts, open this page and authorize the app:")
+        show(f"  {page}&force_login=true")
+        access = ask_oauth(config, pair, token, "".join(ask("PIN: ").split()) or "none")
+        if access:
+            return list(access)
+        say("error", "X does not accept this PIN" + ", here is a new page" * (left > 0))
+    raise Problem(REFUSED, "three PINs were not accepted; nothing was changed", AGAIN)
+
+
+def look_up(config: Config, handle: str = "") -> tuple[dict[str, Any], str]:
+    """What X says of a handle, or of our own account: username, id, receives_your_dm (docs.x.com,
+    "User lookup"; a cent each); and our token's access level.  {} where there is no such handle.
+    Raises Problem."""
+    if handle:
+        answer = ask_as_account(config, "get_user", username=handle, user_fields=["receives_your_dm"])
+    else:
+        answer = ask_as_account(config, "get_me")
+    body, level = answer.json(), answer.headers.get("x-access-level", "")
+    user = body.get("data") if isinstance(body, dict) and answer.status == 200 else None
+    if isinstance(user, dict) and re.fullmatch(
+        f"{HANDLE} {ID}", f"{user.get('username')} {user.get('id')}"
+    ):
+        return user, level
+    if handle and isinstance(body, dict) and answer.status in (200, 400, 404):
+        return {}, level
+    outcome = judge(answer, config.account, time.time())
+    who = f"@{handle}" if handle else "the account"
+    raise Problem(outcome.status or KEPT, f"{who} could not be looked up: {outcome.error}",
+                  outcome.hint or "the keys are saved, so later no PIN is needed: "
+                  f"{LOOK_UP} {handle or 'HANDLE'}")  # fmt: skip
+
+
+def look_up_recipient(config: Config, handle: str) -> tuple[str, str]:
+    """A recipient's handle as X spells it, and its id; says what is in the way of its DMs.  Raises
+    Problem."""
+    user, sender = look_up(config, handle)[0], config.account["screen_name"]
+    if not user:
+        raise Problem(USAGE, f"there is no account @{handle} on X",
+                      f"check the spelling, then, with no PIN: {LOOK_UP} HANDLE")  # fmt: skip
+    name = user["username"]
+    if name.lower() == sender.lower():
+        say("warning", f"@{name} is the account that sends: nobody gets a notification for that")
+        say("hint", "name the account that is on your phone, and let another one send")
+    elif user.get("receives_your_dm") is False:
+        say("warning", f"@{name} does not accept DMs from @{sender} now")
+        say("hint", f"have @{name} send @{sender} a DM first")
+    return name, user["id"]
+
+
 def require_writable(path: str) -> None:
-    """Raise Problem now if the config could not be saved at the end."""
+    """Raise Problem now if the config could not be saved later."""
     directory = os.path.dirname(path)
     while not os.path.exists(directory):
         directory = os.path.dirname(directory)
+    require_ours(directory)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise Problem(CONFIG, f"the config {path} could not be saved: {directory} is not writable",
-                      "run as who may write there, or name another with --config")
+                      "run as who may write there, or name another with --config")  # fmt: skip
 
 
-def authorize(call: Call) -> int:
-    path = locate_config(call.config)
-    tweepy_client(dict.fromkeys(KEYS, ""))
+def authorize(options: argparse.Namespace) -> int:
+    """Connect an account with this machine: keys, PIN, recipients, proof."""
+    path = locate_config(options.config)
+    import_tweepy()
+    config = read_config(path)
     require_writable(path)
-    config = Config(path, read_private(path))
+    for name, variable in (("proxy", "https_proxy"), ("proxy", "HTTPS_PROXY"),
+                           ("ca_bundle", "REQUESTS_CA_BUNDLE")):  # fmt: skip
+        used = os.environ.get(variable)
+        if used:  # the worker is to have it whoever starts it
+            config.delivery[name] = os.path.abspath(used) if name == "ca_bundle" else used
 
     # what a person has to tell; nothing on disk changes before X has said yes to it
-    account = {}
-    given = {name: os.environ.get(f"BIRD_SENTINEL_{name.upper()}") for name in KEYS[:2]}
-    for name in KEYS[:2]:  # never half a pair from the environment and half from the config
-        known = given[name] if any(given.values()) else config.account.get(name)
-        words = name.replace("_", " ")
-        account[name] = known or ask(f"{words}: ", hidden=name.endswith("secret"))
-        if not is_key(account[name]):
-            raise Problem(USAGE, f"this is no {words}", "copy it from X's developer portal, whole")
-    wanted = named(" ".join(call.to)) if call.to else []
+    pair = [os.environ.get(f"BIRD_SENTINEL_{name.upper()}", "") for name in KEYS[:2]]
+    if not any(pair):  # never half a pair from the environment and half from the config
+        pair = [config.account.get(name, "") for name in KEYS[:2]]
+    for place, name in enumerate(("consumer key", "consumer secret")):
+        pair[place] = pair[place] or ask(f"{name}: ", hidden=place == 1)
+        if not re.fullmatch(KEY, pair[place]):
+            raise Problem(USAGE, f"this is no {name}", "copy it from X's developer portal, whole")
+    wanted = named(" ".join(options.to)) if options.to else []
     if not wanted and not config.recipients:
         wanted = named(ask("recipients (handles, with spaces between): "))
-    token, level = walk_pin_flow(*account.values())
-    account["access_token"] = token["oauth_token"]
-    account["access_token_secret"] = token["oauth_token_secret"]
-    name = token.get("screen_name", "")
-    account["screen_name"] = name if is_handle(name) else ""
+    me: dict[str, Any] = {}
+    old = [config.account.get(name, "") for name in KEYS]
+    if wanted and pair == old[:2] and all(re.fullmatch(KEY, key) for key in old):
+        try:  # with tokens that X still accepts, no PIN is needed
+            me, level = look_up(config)
+        except Problem as problem:
+            if problem.status != REFUSED:
+                raise
+    if not me:
+        config.account.update(zip(KEYS, pair + walk_pin_flow(config, pair)))
+        config.account["screen_name"] = ""
+        config.save()  # at once: a PIN is good for once
+        me, level = look_up(config)
+    config.account["screen_name"] = me["username"]
+    config.save()
+    if level not in ("", "read-write-directmessages"):
+        raise Problem(REFUSED, "the app has no permission to send DMs (its access level is "
+                      f"'{level}')", PERMISSION)  # fmt: skip
 
     # who they are on X, once, so that a DM costs no look-up
-    client = tweepy_client(account)
-    recipients = {}
-    for handle in wanted:
-        name, number, accepts, told = look_up(client, handle)
-        recipients[name], level = number, told or level
-        if not accepts:
-            say("warning", f"@{name} does not accept DMs from @{account['screen_name']} now")
-            say("hint", f"have @{name} send @{account['screen_name']} a DM first")
-    if level and level != "read-write-directmessages":
-        raise Problem(REFUSED, "the app has no permission to send DMs (its access level is "
-                      f"'{level}'); nothing was changed", PERMISSION_HINT)
-
-    text = read_private(path)  # anew: it may have been edited meanwhile
-    Config(path, text)
-    for section, values in (("account", account), ("recipients", recipients)):
-        text = ini_with(text, section, values)
+    for name, recipient in [look_up_recipient(config, handle) for handle in wanted]:
+        others = {h: i for h, i in config.recipients.items() if h.lower() != name.lower()}
+        config.recipients = {**others, name: recipient}
+    config.save()
+    config = read_config(path).check()
+    show(f"Authorized as @{config.account['screen_name']}; the keys are in {path}.")
     try:
-        write_config(path, text)
-    except OSError as error:
-        raise Problem(CONFIG, f"the config {path} could not be saved: {lower(error)}") from None
-    config = read_config(path)
-    show(f"Authorized as @{account['screen_name']}; the keys are in {path}.")
-    show("")
-    show(swatch_lines(path))
-    show("")
-    return prove(config, test="--no-test" not in call.options)
-
-
-def prove(config: Config, test: bool) -> int:
-    """Deliver what was queued, with a test DM to each recipient: the whole way an alert takes."""
-    since = time.time()
-
-    def prepare(queue: Queue) -> tuple[int, int, list[int]]:
-        adopt_stray(queue, config)
-        queue.forget_errors()
-        rows = []
-        if test:
-            text = f"bird_sentinel is set up: alerts of {config.host} arrive here"
-            rows = queue.add(config.recipients, since, text)
-        return queue.inode, queue.pending() - test, rows
-
-    inode, waiting, rows = use_queue(config, prepare)
-    if waiting:
-        show(f"Delivering what was queued: {plural(waiting)}.")
-    if waiting or test:
-        deliver(config)
-    if rows:
-        watch(config, inode, f"id IN ({', '.join(map(str, rows))})", since)
-        show(f"A test DM was delivered to {at(config.recipients)}.")
+        prove(config, choose(config, wanted), not options.no_test)
+    finally:
+        show("\n" + swatch_lines(path))
+        if "on_trouble" not in config.delivery:
+            show("So that somebody hears when DMs do not go out, name a command in the config:\n\n"
+                 f"[delivery]\non_trouble = mail -s 'no alerts from {short_host_name()}' root")  # fmt: skip
     return DELIVERED
+
+
+def prove(config: Config, handles: list[str], test: bool) -> None:
+    """Deliver what was queued, with a test DM that carries a number: the whole way an alert takes,
+    up to the phone.  Raises Problem."""
+    since, code = time.time(), str(random.SystemRandom().randrange(100, 1000))
+    queued = sum(pending_in(spool)[0] for spool in spools(config.path))
+    if queued:
+        show(f"Delivering what was queued: {plural(queued)}.")
+    if test:
+        text = f"bird_sentinel test: the number is {code}"
+        store(config.path, Alert(text, since, short_host_name(), handles))
+    deliver_now(config, since)
+    if test:
+        show(f"X took a test DM for {at(handles)}.")
+    while test and at_terminal():
+        seen = ask("the number that the phone shows (Enter, if it shows none): ")
+        if seen == code:
+            return show("It works: what is sent is read.")
+        if not seen:
+            raise Problem(KEPT, "X took the test DM, but the phone does not show it",
+                          "look under message requests, among the older chats (X Chat hides them),"
+                          " and in the app's notification settings; have the recipient write to the"
+                          f" sentinel's account first; then: {LOOK_UP} {handles[0]}")  # fmt: skip
+        say("error", "that is not the number")
 
 
 def swatch_lines(config_path: str) -> str:
     """The lines to paste into a swatchrc, with the script's real path; see swatchrc.example."""
-    import re
-    import shutil
-
-    script = os.path.realpath(sys.argv[0])
-    words = [script]
-    if script == os.path.realpath(__file__):  # the bare file: would its #! line find us again?
-        first = shutil.which("python3") == sys.executable and sys.prefix == sys.base_prefix
-        if not first or not os.access(script, os.X_OK):
-            words = [sys.executable, script]
-    if config_path != os.path.expanduser("~/.config/bird_sentinel/config.ini"):
-        words += ["--config", config_path]  # swatch may be run with another environment
-    command = " ".join(words)
-    for word in words:
-        if re.search(r"[^\w@%+:./-]", word):
-            say("warning", f"swatch cannot cope with a path like {word}; put it elsewhere")
+    words = [os.path.realpath(sys.argv[0])]
+    if words == [os.path.realpath(__file__)]:  # the bare file: its #! line may find another Python
+        words.insert(0, sys.executable)
+    if config_path != default_config():  # swatch may be run with another environment
+        words += ["--config", config_path]
+    if re.search(r"[^\w@%+:./ -]", " ".join(words)) or any(" " in word for word in words):
+        say("warning", "swatch cannot cope with such a path: put it elsewhere")
     return f"""\
 Put this line once at the top of your swatchrc:
 
@@ -1610,310 +1909,250 @@ perlcode 1 ($ENV{{SWATCH_LINE}} = substr($_, 0, 50000)) =~ tr/\\0//d;
 
 and this one below each watchfor:
 
-    exec '{command} send --no-wait -- "\\$SWATCH_LINE"'
+    exec '{" ".join(words)} send --no-wait -- "\\$SWATCH_LINE"'
 """
 
 
 # ---- command line: send, flush, status ---------------------------------------------------------
 
 
-def use_queue(config: Config, action: Callable[[Queue], T]) -> T:
+def default_config() -> str:
+    """Where the config of this user is that commands find by themselves."""
+    return os.path.expanduser("~/.config/bird_sentinel/config.ini")
+
+
+def advise(hint: str, config_path: str) -> str:
+    """A hint whose commands are about the config in use, where that is not the user's own."""
+    if config_path and config_path != default_config():
+        for command in COMMANDS:
+            words = f"bird_sentinel {command}"
+            hint = hint.replace(words, f"{words} --config {quoted(config_path)}")
+    return hint
+
+
+def read_message(options: argparse.Namespace) -> str:
+    """The message from the command line or from standard input, cleaned; raises Problem."""
+    words = options.message
     try:
-        return in_queue(config.queue, action)
-    except (OSError, ValueError, sqlite3.Error) as error:
-        raise Problem(LOST, f"the queue {config.queue} cannot be used: {lower(error)}",
-                      "make its directory writable, or make room on its disk") from None
-
-
-def in_kept_queue(queue_path: str, action: Callable[[Queue], T]) -> T:
-    """Do something with a queue that holds an alert already; raises Problem where that fails."""
-    try:
-        return in_queue(queue_path, action, create=False)
-    except FileNotFoundError:
-        raise Problem(LOST, f"the queue {queue_path} has vanished, and what was in it",
-                      "see what removed it, then send again") from None
-    except (OSError, sqlite3.Error) as error:
-        raise Problem(KEPT, f"kept in the queue, which cannot be used now: {lower(error)}",
-                      "see: bird_sentinel status") from None
-
-
-def watch(config: Config, inode: int, ours: str, since: float) -> None:
-    """Wait for rows of the queue to be delivered; raises Problem if they are not."""
-    deadline = time.monotonic() + PATIENCE
-
-    def look(queue: Queue) -> bool:
-        if queue.inode != inode:
-            raise Problem(KEPT, "the queue was damaged and replaced meanwhile; whether this alert"
-                          " is still in it is not known", "see: bird_sentinel status")
-        return await_delivery(queue, ours, since, deadline)
-
-    while not in_kept_queue(config.queue, look):
-        deliver(config, nudge=False)  # the worker may have been killed
-
-
-def read_standard_input() -> tuple[str, int]:
-    """What comes on standard input, cleaned, and how many characters more than a megabyte came."""
-    text, rest = "", 0
-    try:
-        if sys.stdin:
-            text = clean(sys.stdin.buffer.read(1 << 20))
-            while more := sys.stdin.buffer.read(1 << 20):
-                rest += len(more.translate(None, bytes(range(0x80, 0xC0))))  # first bytes in UTF-8
-    except OSError as error:
-        if not text:
-            raise Problem(USAGE, f"standard input cannot be read: {lower(error)}") from None
-    return text, rest
-
-
-def read_message(words: list[str], literal: list[str]) -> tuple[str, int]:
-    """The message from the command line (`literal`: behind --) or from standard input, cleaned and
-    no longer than a DM, and how many characters of it are gone."""
-    if (words == ["-"] and not literal) or not (words or literal or at_terminal()):
-        text, rest = read_standard_input()
-    else:
-        raw = " ".join(words + literal)
-        with contextlib.suppress(UnicodeEncodeError):
+        if not options.dashes and (words == ["-"] or not words and not at_terminal()):
+            text = clean(sys.stdin.buffer.read(1 << 28) if sys.stdin else "")
+        else:
             # the bytes as the caller gave them, whatever the locale takes them for
-            raw = os.fsencode(raw).decode("utf-8", "replace")
-        text, rest = clean(raw), 0
+            text = clean(os.fsencode(" ".join(words)))
+    except OSError as error:
+        raise Problem(USAGE, f"standard input cannot be read: {lower(error)}") from None
     if not text.strip():
         raise Problem(USAGE, "the message is empty", "see: bird_sentinel send --help")
-    text, gone = cut(text, DM_LIMIT)
-    return text, gone + rest
+    return text
 
 
-def send(call: Call) -> int:
-    text, gone = read_message(call.message, call.literal)
-    since = time.time()
-    config: Config | None = None
-    trouble = Problem(CONFIG, "")
-    path = queue_path = ""
-    try:
-        path = locate_config(call.config)
-        queue_path = stray_queue(path)
-        config = read_config(path)
-        queue_path = config.queue
-    except Problem as problem:
-        trouble = problem
-    handles = choose(config.recipients, call.to) if config else [
-        name.lstrip("@") for name in call.to or [""]]
-    if "--dry-run" in call.options:
-        alert = Alert(0, since, text, gone)
-        show(compose([alert], config.host if config else short_host_name(), since))
-        return DELIVERED
-
-    # from here on the alert is not lost: on disk first, then all else
-    def accept(queue: Queue) -> tuple[int, list[int], bool, State]:
-        account = queue.state("")
-        if config and account.status == CONFIG:
-            queue.forget_errors()  # what was wrong with the config has been mended
-            account = queue.state("")
-        now_due = account.due(since) <= since and any(
-            not queue.holds(handle) or queue.state(handle).due(since) <= since
-            for handle in handles
-        )
-        return queue.inode, queue.add(handles, since, text, gone), now_due, account
-
-    try:
-        if not queue_path:
-            raise OSError(None, "there is no place for it")
-        inode, rows, now_due, account = in_queue(queue_path, accept)
-    except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: no path for this locale
-        return deliver_directly(config, trouble, handles, Alert(0, since, text, gone), error)
-    if config is None:
-        again = "" if AGAIN in trouble.hint else "; then: bird_sentinel flush"
-        raise Problem(CONFIG, f"kept in the queue: {trouble.message}", trouble.hint + again)
-    working = deliver(config, nudge=now_due)
-    if not working or "--no-wait" not in call.options:
-        try:
-            watch(config, inode, f"id IN ({', '.join(map(str, rows))})", since)
-        except Problem as problem:
-            if not working:
-                problem.hint = "when processes can be started again, run: bird_sentinel flush"
-            raise
-        show(f"delivered to {at(handles)}")
-    elif account.status in (REFUSED, CONFIG):
-        say("warning", f"kept in the queue: {account.error}")
-        say("hint", call.advise(account.hint))
-    return DELIVERED
-
-
-def deliver(config: Config, nudge: bool = True) -> bool:
-    """See to it that a worker is at it; where none can be started, do what is due here and return
-    False."""
-    try:
-        wake_worker(config.path, config.queue, nudge)
-        return True
-    except OSError as error:
-        why = lower(error)
-    lock = None
-    with contextlib.suppress(OSError):
-        lock = take_lock(config.queue)
-        if lock is None:
-            return True  # a worker runs after all, or somebody else was quicker
-    say("warning", f"no worker can be started ({why}), delivering directly")
-    memory = Memory()
-    try:
-        while in_kept_queue(config.queue, lambda q: deliver_due(q, config.path, memory)) == 0:
-            pass
-    finally:
-        if lock is not None:
-            os.close(lock)
+def found_good(config_path: str) -> bool:
+    """Whether a worker read the config since it was changed last, and nothing is wrong now: then
+    `send --no-wait` need not read it again."""
+    spool = spools(config_path)[0]
+    with ignoring(OSError, Problem):
+        found, read = os.lstat(config_path), os.stat(spool.path("state"))
+        require_private(config_path, found)
+        return read.st_mtime_ns > found.st_mtime_ns and not os.path.exists(spool.path("trouble"))
     return False
 
 
-def deliver_directly(
-    config: Config | None, trouble: Problem, handles: list[str], alert: Alert, error: Exception
-) -> int:
-    """The queue cannot be written, as on a full disk: the alert one wants most.  Send it from here,
-    once; raises Problem with both reasons if that fails too."""
-    stored = f"the alert could not be stored ({lower(error)})"
-    if config is None:
-        raise Problem(LOST, f"{stored} and not be delivered: {trouble.message}", trouble.hint)
-    say("warning", f"{stored}, delivering directly")
-    missed: list[tuple[str, Outcome]] = []
-    held = State("")
-    if "locked" not in str(error):  # that was waited for already
-        with contextlib.suppress(OSError, ValueError, sqlite3.Error):
-            held = in_queue(config.queue, lambda queue: queue.state(""), create=False)
-    for handle in handles:
-        if held.limited and held.due(alert.sent) > alert.sent:
-            outcome = Outcome("limit", held.error)
-        elif missed and missed[-1][1].kind == "retry":
-            outcome = missed[-1][1]  # X cannot be reached; do not hold the caller up again
-        else:
-            try:
-                text = compose([alert], config.host, time.time())
-                outcome, _ = send_dm(config, handle, text)
-            except Problem as problem:
-                outcome = Outcome("config", problem.message, problem.hint)
-        if outcome.kind != "delivered":
-            missed.append((handle, outcome))
-    if missed:
-        names, worst = at(handle for handle, _ in missed), missed[0][1]
-        raise Problem(LOST, f"{stored} and not be delivered to {names}: {worst.error}",
-                      worst.hint or "make room on the disk, or mend its directory")
-    show(f"delivered to {at(handles)}")
-    return DELIVERED
+def store(config_path: str, alert: Alert) -> tuple[Spool, Problem | None]:
+    """Keep an alert in the queue, or in memory where that cannot be; returns where, and what is
+    unsafe about the queue.  Raises Problem where it can be kept nowhere."""
+    trouble: Exception | None = None
+    for spool in spools(config_path):
+        try:
+            spool.add(alert)
+        except (OSError, Problem) as error:
+            trouble = trouble or error
+            continue
+        kept = f"kept in memory, in {spool.root}"
+        if isinstance(trouble, Problem):
+            return spool, Problem(CONFIG, f"{kept}: {trouble.message}", trouble.hint)
+        if trouble:
+            say("warning", f"the queue cannot be written ({lower(trouble)}): {kept}")
+        return spool, None
+    raise Problem(LOST, f"the alert could not be stored anywhere: {lower(trouble or OSError())}",
+                  getattr(trouble, "hint", "make room, or the queue's directory writable"))  # fmt: skip
 
 
-def flush(call: Call) -> int:
-    since = time.time()
-    config = read_config(locate_config(call.config))
-
-    def prepare(queue: Queue) -> tuple[int, int, int]:
-        with contextlib.suppress(sqlite3.OperationalError):  # on a full disk, deliver all the same
-            adopt_stray(queue, config)
-            if "--discard-refused" in call.options:
-                queue.database.execute("DELETE FROM refused")
-            queue.readdress(list(config.recipients))
-            queue.forget_waits()
-        return queue.inode, queue.pending(), queue.one("SELECT max(id) FROM alert") or 0
-
-    inode, number, last = use_queue(config, prepare)
-    if not number:
-        show("nothing is pending")
-        return DELIVERED
-    deliver(config)
-    watch(config, inode, f"id <= {last}", since)
-    show(f"delivered: {plural(number)}")
-    return DELIVERED
-
-
-def status(call: Call) -> int:
-    """One line for a monitor and then the details, or JSON; the exit status says it too."""
-    now, path = time.time(), locate_config(call.config)
-    config, trouble = None, Problem(DELIVERED, "")
+def send(options: argparse.Namespace) -> int:
+    """Accept an alert, which is then never lost; see to it that a worker is at it; and wait."""
+    since, text = time.time(), read_message(options)
+    path = locate_config(options.config)
+    config: Config | None = None
+    trouble: Problem | None = None
     try:
-        config = read_config(path)
+        if not (options.no_wait and not options.to and found_good(path)):
+            config = read_config(path).check()
     except Problem as problem:
         trouble = problem
-    stray = stray_queue(path)
-    queue_path = config.queue if config else stray
-    if config and queue_path != stray and os.path.exists(stray):
-        with contextlib.suppress(OSError, ValueError, sqlite3.Error):
-            in_queue(queue_path, lambda queue: adopt_stray(queue, config))
-    running = worker_runs(queue_path)
-    readable, pending, oldest, coming, last = True, 0, None, None, None
-    failed, refused = State(""), []
+    handles = choose(config, options.to)
+    alert = Alert(text, since, short_host_name(), handles if options.to else [])
+    if options.dry_run:
+        digest = Digest()
+        digest.add(alert)
+        show(compose(digest, config.host if config else "", since))
+        return DELIVERED
+
+    spool, unsafe = store(path, alert)
+    if trouble:
+        again = "; then: bird_sentinel flush" * (AGAIN not in trouble.hint)
+        raise Problem(CONFIG, f"kept in the queue {spool.root}: {trouble.message}",
+                      trouble.hint + again)  # fmt: skip
+    wake(path, spool)
+    if unsafe:
+        raise unsafe
+    if config and not options.no_wait:
+        await_delivery(config, spool, {alert.name}, handles, since)
+        show(f"delivered to {at(handles)}")
+    with ignoring(FileNotFoundError), open(spool.path("trouble"), errors="replace") as file:
+        for line in file.read(10_000).splitlines():
+            hint = line.startswith("hint: ")
+            say("hint" if hint else "warning", advise(line[6 * hint :], path))
+    return DELIVERED
+
+
+def await_delivery(
+    config: Config, spool: Spool, names: set[str], handles: list[str], since: float,
+    tried: bool = False,
+) -> None:  # fmt: skip
+    """Wait, for half a minute at the most, until these alerts are delivered.  Raises Problem when
+    they have to wait, with the worst of their recipients' exit statuses and the names of those who
+    did not get them.  `tried`: all is being tried, so what was known before does not matter."""
+    handle_of = {recipient: handle for handle, recipient in config.recipients.items()}
+    deadline, again = time.monotonic() + PATIENCE, time.monotonic() + 1
+    while True:
+        pending = spool.pending()
+        missing = {who for who in handle_of if not names.isdisjoint(pending.get(who, ()))
+                   or "folded" in pending.get(who, ())}  # fmt: skip
+        if not names.isdisjoint(pending[""]):
+            missing |= {config.recipients[handle] for handle in handles}
+        now, state = time.time(), State(spool)  # read after looking: it is at least as new
+        held = {}
+        for who in missing:
+            wait, due = state.worst(who, now), state.due(who, now)
+            new = since <= max(state.wait(scope).began for scope in ("", "pace", who)) <= now + 1
+            if wait.status and since <= wait.began <= now + 1 or due > now + 8 and (new or not tried):
+                held[who] = wait
+        if len(held) == len(missing) or time.monotonic() > deadline:
+            break
+        if time.monotonic() > again:
+            wake(config.path, spool)  # the worker may have been killed
+            again += 1
+        time.sleep(0.03)
+    whom = at(handle_of[who] for who in sorted(missing))
+    for alert in spool.refused():
+        if alert.name in names:
+            raise Problem(REFUSED, f"put aside: {alert.why}", "to read it: bird_sentinel status")
+    if not os.path.isdir(spool.path("new")):
+        raise Problem(LOST, f"the queue {spool.root} has vanished, and what was in it",
+                      "see what removed it, then send again")  # fmt: skip
+    if len(held) < len(missing):
+        raise Problem(KEPT, f"kept in the queue for {whom}: X has not answered yet",
+                      "it is sent as soon as X does; see: bird_sentinel status")  # fmt: skip
+    if missing:
+        worst = max(held.values(), key=lambda wait: wait.status)
+        due = min(state.due(who, now) for who in held)
+        retry = f"the next attempt is at {clock(due, now)}"
+        words = worst.error if worst.status else f"the next DM waits for {worst.error or X_LIMIT}"
+        raise Problem(worst.status or KEPT, f"kept in the queue for {whom}: {words}",
+                      f"{worst.hint}; {retry}" if worst.hint else retry)  # fmt: skip
+
+
+def deliver_now(config: Config, since: float) -> int:
+    """Have workers that are started from here try all that is pending, and wait; returns how many
+    alerts that is.  Raises Problem."""
+    tried = {}
+    for spool in spools(config.path):
+        names = {name for some in spool.pending().values() for name in some}
+        if names:
+            require_ours(spool.root)
+            tried[spool] = names, pending_in(spool)[0]
+            start_worker(config.path, spool, "now")
+    for spool, (names, _) in tried.items():
+        await_delivery(config, spool, names, list(config.recipients), since, tried=True)
+    return sum(count for _, count in tried.values())
+
+
+def flush(options: argparse.Namespace) -> int:
+    """Try now all that is pending."""
+    since, path = time.time(), locate_config(options.config)
+    for spool in spools(path):
+        for name in spool.names("refused") if options.discard_refused else ():
+            os.unlink(spool.path("refused", name))
+    count = deliver_now(read_config(path).check(), since)
+    show(f"delivered: {plural(count)}" if count else "nothing is pending")
+    return DELIVERED
+
+
+def status(options: argparse.Namespace) -> int:
+    """One line for a monitor and then the details, or JSON; the exit status says it too."""
+    now, path = time.time(), locate_config(options.config)
+    trouble, config = Problem(DELIVERED, ""), None
     try:
-        queue = Queue(queue_path, create=False)
-        pending = queue.pending()
-        oldest = queue.one("SELECT min(sent) FROM alert")
-        states = [queue.state(scope) for scope in ["", *queue.recipients()]]
-        failed = max(states, key=lambda state: (bool(state.error), state.status))
-        dues = [max(states[0].due(now), state.due(now), now) for state in states[1:]]
-        coming = min(dues, default=None) if config else None
-        last = queue.one("SELECT max(delivered) FROM state") or None
-        refused = queue.database.execute(
-            "SELECT sent, recipient, text, why FROM refused ORDER BY id").fetchall()
-        queue.close()
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, sqlite3.Error) as damage:
-        readable = False
-        trouble = Problem(KEPT, f"the queue {queue_path} cannot be read: {lower(damage)}")
-    if config and pending and not running:
-        # its worker was killed, or its sender took our look at the lock for one
-        deliver(config, nudge=False)
+        config = read_config(path)
+        config.check()
+    except Problem as problem:
+        trouble = problem
+    refused: list[Alert] = []
+    waits, dues, idle, running = [Wait()], [], False, False
+    count, oldest, last = 0, now, 0.0
+    for spool in spools(path):
+        state, (pending, first) = State(spool), pending_in(spool)
+        runs = spool.pull(b"")
+        running, idle = running or runs, idle or pending > 0 and not runs
+        count, oldest, last = count + pending, min(oldest, first), max(last, state.delivered)
+        refused += spool.refused()
+        for who in [who for who, names in spool.pending().items() if names]:
+            waits += [state.worst(who, now), state.wait("fault")]
+            dues.append(max(now, state.due(who, now)))
+    wait = max(waits, key=lambda wait: (wait.status, wait.due(now)))
 
-    error = trouble.message or failed.error or None
-    code = trouble.status or (failed.status or KEPT if pending else DELIVERED)
-    known = Config(path) if config is None else config
-    account = known.account.get("screen_name") or None
-    if "--json" in call.options:
-        import json
-
-        show(json.dumps({
-            "account": account, "recipients": known.recipients, "pending": pending,
-            "oldest_pending": iso(oldest), "next_attempt": iso(coming), "last_delivery": iso(last),
-            "last_error": error, "worker": running, "config": path, "queue": queue_path,
-        }, indent=2))
+    error, hint = trouble.message or wait.error * (wait.status > 0), trouble.hint or wait.hint
+    if idle and not error:
+        error, hint = "no worker runs", "bird_sentinel flush"
+    code = trouble.status or (wait.status or KEPT) * (count > 0)
+    code = max(code, REFUSED * bool(refused))
+    facts: dict[str, Any] = {
+        "account": config.account.get("screen_name") or None if config else None,
+        "recipients": config.recipients if config else {}, "pending": count,
+        "refused": len(refused), "oldest_pending": iso(oldest) if count else None,
+        "next_attempt": iso(min(dues)) if dues and not trouble.status else None,
+        "last_delivery": iso(last) if last else None, "last_error": error or None,
+        "worker": running, "config": path, "queue": spools(path)[0].root,
+    }  # fmt: skip
+    if options.json:
+        show(json.dumps(facts, indent=2))
         return code
-    since = f"{plural(pending)} pending since {clock(oldest, now)}" if oldest else "nothing pending"
-    if not readable:
-        since = "what is pending is not known"
-    show(("ok: " if code == DELIVERED else "problem: " if error else "busy: ") + since
-         + (f": {error}" if error else ""))
-    rows = [
-        ("account", f"@{account}" if account else "none"),
-        ("recipients", ", ".join(f"@{n} ({i})" for n, i in known.recipients.items()) or "none"),
-        ("next attempt", clock(coming, now) if coming else "none is due"),
-        ("last delivery", clock(last, now) if last else "never"),
-        ("last error", error or "none"),
-        ("to do", call.advise(trouble.hint or failed.hint)),
-        ("worker", "running" if running else "not running"),
-        ("config", path),
-        ("queue", queue_path),
-    ]
-    for name, value in rows:
-        if value:
-            show(f"{name:<14} {value}")
-    for sent, handle, text, why in refused:
-        show("")
-        show(f"put aside, for @{handle}, of {clock(sent, now)}: {why}\n{text}")
+    word = "ok" if code == DELIVERED else "problem" if code > KEPT or idle else "busy"
+    why = f": {error}" if error else f": waiting for {wait.error}" * bool(wait.error)
+    show(f"{word}: " + (f"{plural(count)} pending since {clock(oldest, now)}" if count else
+                        "nothing pending")
+         + f", {plural(len(refused))} refused by X (below)" * bool(refused) + why)  # fmt: skip
+    facts["recipients"] = ", ".join(f"@{h} ({i})" for h, i in facts["recipients"].items())
+    for name, value in {"to do": advise(hint, path), **facts}.items():
+        show(f"{name.replace('_', ' '):<14} {value if value or value == 0 else 'none'}")
+    for alert in refused:
+        show(f"\nrefused by X, of {clock(alert.sent, now)}: {alert.why}\n{alert.text}")
     if refused:
-        show("")
-        show(call.advise("when you have read it: bird_sentinel flush --discard-refused"))
+        show(advise("\nwhen you have read it: bird_sentinel flush --discard-refused", path))
     return code
 
 
-def iso(moment: float | None) -> str | None:
+def iso(moment: float) -> str:
     """ISO 8601 with the local offset."""
-    if moment is None:
-        return None
-    import datetime
-
     return datetime.datetime.fromtimestamp(moment).astimezone().isoformat(timespec="seconds")
 
 
 STATUSES = """\
 exit status:
-    0  delivered; with --no-wait: safely on disk and a delivery under way
+    0  delivered; with --no-wait: stored and a delivery under way
        status: nothing is pending
     2  usage, an empty message, or an unknown recipient
-   74  could be neither stored nor delivered: the only case in which an
-       alert is not kept
+   74  could not be stored anywhere: the only case in which an alert is not
+       kept
    75  kept in the queue, will be retried
    77  kept; X refuses us until a person acts (re-authorize, permission,
        credits, recipient)
@@ -1922,10 +2161,7 @@ exit status:
   130  interrupted
 """
 
-HELP = {
-    "": """\
-usage: bird_sentinel [--config PATH] COMMAND ...
-
+ABOUT = """\
 Sends what your log watcher sees to your phone, as a direct message (DM) on X.
 This script is given the keys of an account: please read it.
 
@@ -1934,12 +2170,9 @@ commands:
   send        send an alert
   flush       try what is queued now, as after a reboot
   status      tell what is pending and why
+"""
 
-options:
-  --config PATH   use this config, with a queue of its own beside it
-  --version       print the version
-  -h, --help      print this, or with a command what it takes
-
+EXAMPLES = """\
 examples:
   bird_sentinel authorize --to oncall
   bird_sentinel send "backup failed on $(hostname)"
@@ -1953,7 +2186,7 @@ in a swatchrc (see swatchrc.example):
 
 files:
   ~/.config/bird_sentinel/config.ini   the keys, mode 0600
-  ~/.config/bird_sentinel/queue.db     the alerts that are pending
+  ~/.config/bird_sentinel/queue/       the alerts that are pending
 
 environment:
   BIRD_SENTINEL_CONFIG    the config, where --config names none
@@ -1961,157 +2194,107 @@ environment:
   BIRD_SENTINEL_CONSUMER_KEY, BIRD_SENTINEL_CONSUMER_SECRET
                           the app's keys, for authorize
   HTTPS_PROXY, REQUESTS_CA_BUNDLE
-                          as python-requests takes them
+                          as python-requests takes them; the config's
+                          proxy and ca_bundle go before them
+"""
 
-""" + STATUSES,
-    "authorize": """\
-usage: bird_sentinel authorize [--to HANDLE]... [--no-test]
-
-Connects an account on X with this machine, once.  Asks for the consumer key
-and secret of your app, unless the config or the environment has them, and for
-the recipients; prints a page to open; asks for the PIN which that page gives;
-saves the keys, and sends each recipient a test DM.  Then what was queued is
-delivered.  Where standard input is no terminal, each answer is a line of it,
-in the order asked: consumer key, consumer secret, recipients, PIN.
-
-options:
-  --to HANDLE     add a recipient; may be repeated
-  --no-test       send no test DM
-  --config PATH   save the keys in this file
-  -h, --help      print this
-
-example:
-  bird_sentinel authorize --to oncall --to second
-
-""" + STATUSES,
-    "send": """\
-usage: bird_sentinel send [--to HANDLE]... [--no-wait] [--dry-run] [--]
-                          [MESSAGE...]
-
-Sends MESSAGE, its words joined by one space, as a DM to all recipients.  With
-- for it, or with none where standard input is no terminal, the message is what
-comes on standard input.  Put -- before a message that may begin with a dash.
-
-options:
-  --to HANDLE     send to this one of the configured recipients; may be
-                  repeated
-  --no-wait       return as soon as the alert is on disk
-  --dry-run       print the DM instead of sending it; needs no config
-  --config PATH   use this config
-  -h, --help      print this
-
-examples:
-  bird_sentinel send --to oncall "disk array degraded"
-  /etc/cron.daily/backup 2>&1 | bird_sentinel send -
-
-""" + STATUSES,
-    "flush": """\
-usage: bird_sentinel flush [--discard-refused]
-
-Tries what is queued now, without regard to our own back-off, but never before
-the time that X's rate limit names.  For @reboot in cron, or by hand.
-
-options:
-  --discard-refused   forget the alerts that X refused for their content,
-                      which status shows
-  --config PATH       use this config
-  -h, --help          print this
-
-example:
-  @reboot bird_sentinel flush
-
-""" + STATUSES,
-    "status": """\
-usage: bird_sentinel status [--json]
-
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+    "authorize": (authorize, """\
+Connects an account on X with this machine, once. Asks for the consumer key and
+secret of your app, unless the config or the environment has them, and for the
+recipients; prints a page to open; asks for the PIN which that page gives;
+saves the keys, and proves with a test DM that the phone shows it. Then what
+was queued is delivered. With --to and keys that X still accepts, it adds
+recipients and asks for no PIN. Where standard input is no terminal, each
+answer is a line of it, in the order asked: consumer key, consumer secret,
+recipients, PIN."""),
+    "send": (send, """\
+Sends MESSAGE, its words joined by one space, as a DM to all recipients. With -
+for it, or with none where standard input is no terminal, the message is what
+comes on standard input. Put -- before a message that may begin with a dash.
+Waits, half a minute at the most, until the alert is delivered or deferred."""),
+    "flush": (flush, """\
+Tries now what is queued, in the environment it is run in: it ends every wait
+of ours, and one wait for X's limit. For @reboot in cron, at a unit's start, or
+by hand."""),
+    "status": (status, """\
 Tells account, recipients, how many alerts are pending and since when, when the
-next attempt is due, the last delivery and the last error.  The first line and
-the exit status are enough for a monitor.
-
-options:
-  --json          print an object: account, recipients, pending,
-                  oldest_pending, next_attempt, last_delivery, last_error,
-                  worker, config, queue
-  --config PATH   of this config
-  -h, --help      print this
-
-example:
-  bird_sentinel status --json
-
-""" + STATUSES,
-}
+next attempt is due and what it waits for, the last delivery and the last
+error. The first line and the exit status are enough for a monitor."""),
+}  # fmt: skip
 
 
-OPTIONS = {  # what a command takes, beside --config and --help
-    "": ("--version",),
-    "authorize": ("--to", "--no-test"),
-    "send": ("--to", "--no-wait", "--dry-run"),
-    "flush": ("--discard-refused",),
-    "status": ("--json",),
-}
-VALUES = {"--config": "PATH", "--to": "HANDLE"}
-COMMANDS = {"authorize": authorize, "send": send, "flush": flush, "status": status}
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """A parser for each command, and "" for what stands before it."""
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise Problem(USAGE, message, f"see: {self.prog} --help")
+
+    made: dict[str, argparse.ArgumentParser] = {}
+    for name, (_, about) in {**COMMANDS, "": (send, ABOUT)}.items():
+        made[name] = Parser(
+            prog=f"bird_sentinel {name}".strip(), description=about, add_help=False,
+            epilog=STATUSES if name else f"{EXAMPLES}\n{STATUSES}", allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        made[name].add_argument("--config", metavar="PATH",
+                                help="use this config, with a queue of its own")  # fmt: skip
+        made[name].add_argument("-h", "--help", action="store_true", help="print this")
+    made[""].add_argument("--version", action="store_true", help="print the version")
+    made[""].add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    for name, words in (("authorize", "add this recipient"), ("send", "only to this recipient")):
+        made[name].add_argument("--to", metavar="HANDLE", action="append", default=[],
+                                help=f"{words}, with or without @; may be repeated")  # fmt: skip
+    made["send"].add_argument("message", metavar="MESSAGE", nargs="*", help="its words, or -")
+    for name, option, words in (
+        ("authorize", "--no-test", "send no test DM"),
+        ("send", "--no-wait", "return as soon as the alert is stored"),
+        ("send", "--dry-run", "print the DM instead of sending it; needs no config"),
+        ("flush", "--discard-refused", "forget what X refused, which status shows"),
+        ("status", "--json", "print it as a JSON object"),
+    ):
+        made[name].add_argument(option, action="store_true", help=words)
+    return made
 
 
-class Call:
+def parse(argv: list[str]) -> argparse.Namespace:
     """What is asked for on the command line; raises Problem."""
+    made, literal = parsers(), argv.index("--") if "--" in argv else len(argv)
+    # options may stand before the command, behind it and among the words of a message
+    first, words = made[""].parse_known_args(argv[:literal])
+    name = first.command or ""
+    if name not in made or not name and words:
 
-    def __init__(self, words: Iterable[str]) -> None:
-        self.command, self.config = "", ""
-        self.to: list[str] = []
-        self.options: set[str] = set()  # those that take no value
-        self.message: list[str] = []
-        self.literal: list[str] = []  # what stands behind --: message and nothing else
-
-        left = iter(words)
-        for word in left:
-            option, given, value = word.partition("=")
-            known = option in ("--config", *OPTIONS[self.command])
-            if word == "--":
-                self.literal = list(left)
-            elif not known and not looks_like_option(word):
-                self.take(word)
-            elif word in ("-h", "--help"):
-                self.options.add("--help")
-                return
-            elif not known:
-                dashes = "put -- before the message, or " if self.command == "send" else ""
-                raise Problem(USAGE, f"{self.name()} takes no option {option}",
-                              dashes + self.help())
-            elif option not in VALUES:
-                if given:
-                    raise Problem(USAGE, f"{option} takes no value", self.help())
-                self.options.add(option)
-            else:
-                value = value if given else next(left, "--")
-                if not value or looks_like_option(value) and not given:
-                    raise Problem(USAGE, f"{option} wants a {VALUES[option]}", self.help())
-                if option == "--to":
-                    self.to.append(value)
-                else:
-                    self.config = value
-
-    def take(self, word: str) -> None:
-        if self.command:
-            self.message.append(word)
-        elif word in OPTIONS and word:
-            self.command = word
-        elif word:
-            raise Problem(USAGE, f"there is no command {word}", self.help())
-
-    def name(self) -> str:
-        return f"bird_sentinel {self.command}".strip()
-
-    def help(self) -> str:
-        return f"see: {self.name()} --help"
-
-    def advise(self, hint: str) -> str:
-        """A hint whose commands are about the config that --config named."""
-        if self.config and "--help" not in hint:
-            for command in COMMANDS:
-                words = f"bird_sentinel {command}"
-                hint = hint.replace(words, f"{words} --config {quoted(self.config)}")
-        return hint
+        wrong = name or words[0]
+        close = difflib.get_close_matches(wrong, COMMANDS, 1)
+        hint = f"did you mean: bird_sentinel {close[0]}" if close else "see: bird_sentinel --help"
+        raise Problem(USAGE, f"there is no command {wrong}", hint)
+    options, extra = first, words
+    if name:
+        options, extra = made[name].parse_known_args(words, argparse.Namespace(message=[], to=[]))
+    message = [*getattr(options, "message", []), *extra, *argv[literal + 1 :]]
+    options.command, options.config, options.message = name, first.config, message
+    options.dashes = literal < len(argv)
+    see = f"see: {made[name].prog} --help"
+    for word in extra:
+        if name != "send" or looks_like_option(word):
+            what = f"option {word}" if looks_like_option(word) else f"words like {word}"
+            dashes = "put -- before the message, or " * (name == "send")
+            raise Problem(USAGE, f"{made[name].prog} takes no {what}", dashes + see)
+    for bad, words_of_it, hint in (
+        (first.config == "" or "" in getattr(options, "to", []), "an option has an empty value", see),
+        (name != "send" and options.dashes, f"{made[name].prog} takes no message", see),
+        (first.help and message, "-h or --help among the words of a message",
+         "put -- before the message"),
+        (not name and not first.help and not first.version, "no command was given", see),
+    ):  # fmt: skip
+        if bad:
+            raise Problem(USAGE, words_of_it, hint)
+    if first.help or first.version:
+        show(made[name].format_help() if first.help else f"bird_sentinel {__version__}")
+        options.command = ""
+    return options
 
 
 def looks_like_option(word: str) -> bool:
@@ -2119,35 +2302,37 @@ def looks_like_option(word: str) -> bool:
     return word[:1] == "-" and (word[1:2] == "-" or word[1:2].isalpha()) and " " not in word
 
 
+class Line:
+    """What swatch runs once a line, `send --no-wait -- TEXT`, as argparse would have it: that alone
+    takes as long to load as all else that an alert needs."""
+    command, config, to, no_wait, dry_run, dashes = "send", None, (), True, False, True
+
+    def __init__(self, words: list[str]) -> None:
+        self.message = words
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command.  Returns its exit status; errors are told on standard error."""
+    argv = sys.argv[1:] if argv is None else argv
     os.umask(0o077)
     for descriptor in (0, 1, 2):  # a caller may have closed them, and no file of ours may get one
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.open("/", os.O_RDONLY)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-    call = None
+        with ignoring(AttributeError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    options: Any = Line([])
     try:
-        call = Call(sys.argv[1:] if argv is None else argv)
-        if "--help" in call.options:
-            show(HELP[call.command])
-            return DELIVERED
-        if "--version" in call.options:
-            show(f"bird_sentinel {__version__}")
-            return DELIVERED
-        if not call.command:
-            raise Problem(USAGE, "no command was given", call.help())
-        if (call.message or call.literal) and call.command != "send":
-            raise Problem(USAGE, f"{call.command} takes no message", call.help())
-        return COMMANDS[call.command](call)
+        if argv[:1] == ["worker"]:
+            return run_worker(argv[1], argv[2], "now" in argv[3:])
+        options = Line(argv[3:]) if argv[:3] == ["send", "--no-wait", "--"] else parse(argv)
+        return COMMANDS[options.command][0](options) if options.command else DELIVERED
     except Problem as problem:
         say("error", problem.message)
         if problem.hint:
-            say("hint", call.advise(problem.hint) if call else problem.hint)
+            say("hint", advise(problem.hint, locate_config(options.config)))
         return problem.status
     except KeyboardInterrupt:
         say("error", "interrupted")
@@ -2161,7 +2346,7 @@ def run() -> NoReturn:
     """`main`, and out at once: to take the interpreter apart first would hold the watcher up for as
     long as it took to store the alert."""
     code = main()
-    with contextlib.suppress(AttributeError, OSError, ValueError):
+    with ignoring(AttributeError, OSError, ValueError):
         sys.stdout.flush()
     os._exit(code)
 

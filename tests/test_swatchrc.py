@@ -1,26 +1,29 @@
 """The shipped swatchrc.example, run by the real swatchdog.
 
 A recorder stands in for bird_sentinel: first in PATH, it notes its arguments and, where the last of
-them is "-", its standard input, byte for byte. One run of swatchdog reads all the lines of a table;
-each test then looks at one line of it.
+them is "-", its standard input, byte for byte. Only the last tests run the installed command.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import pytest
+from conftest import PROJECT, Sentinel, until
+from fake_x import FakeX
 
-SWATCHRC = Path(__file__).resolve().parent.parent / "swatchrc.example"
+SHIPPED = (PROJECT / "swatchrc.example").read_text()
+EXEC = """exec 'bird_sentinel send --no-wait -- "\\$SWATCH_LINE"'"""
+PIPE = 'pipe "bird_sentinel send --no-wait -"'
 
 RECORDER = """#!{perl}
 # one line a call: the arguments and standard input, in hex
@@ -32,493 +35,447 @@ print $records unpack("H*", join "\\0", @ARGV), " ", unpack("H*", $stdin), "\\n"
 
 # ---- the lines: what alerts, and what looks much like it and must not ----
 
-CLASSIC = "Nov 23 14:03:22 web1 "
-ISO = "2026-11-23T14:03:22.123456+01:00 web1 "
-STAMPS = {
-    "classic": CLASSIC,
-    "ISO": ISO,
-}
-OTHER_STAMPS = {
-    "a day of one digit": "Nov  3 14:03:22 web1 ",
-    "ISO without a fraction, in UTC": "2026-11-23T14:03:22Z web1.example.net ",
-    "journalctl's short-iso": "2026-11-23T14:03:22+0100 web1 ",
-    "journalctl's short-precise": "Nov 23 14:03:22.123456 web1 ",
-    "journalctl's short-full": "Mon 2026-11-23 14:03:22 CET web1 ",
-    "a priority before a classic time": "<34>Nov 23 14:03:22 web1 ",
-    "a priority before an ISO time": "<34>2026-11-23T14:03:22.123456+01:00 web1 ",
-    "an IPv6 address as the host": "Nov 23 14:03:22 2001:db8::17 ",
-}
 
-# Behind a syslog header, which each line gets in both forms.
-ALERTS = {
-    "snort through syslog": "snort[2841]: [1:2019401:3] ET POLICY Vulnerable Java Version"
-    " [Classification: Potential Corporate Privacy Violation] [Priority: 1] {TCP}"
-    " 198.51.100.25:52341 -> 10.0.0.2:80",
-    "snort with its colon after the priority": "snort[32640]: [1:1893:4] SNMP missing community"
-    " string attempt [Classification: Misc Attack] [Priority: 1]: {UDP} 192.0.2.4:23210 ->"
-    " 10.0.0.2:161",
-    "suricata through syslog": "suricata[1834]: [1:2024897:2] ET USER_AGENTS Go HTTP Client"
-    " [Classification: Attempted Administrator Privilege Gain] [Priority: 1] {TCP}"
-    " 198.51.100.25:52341 -> 10.0.0.2:80",
-    "an alert handed on by barnyard": "barnyard2: [1:2003:8] SQL Worm propagation attempt"
-    " [Classification: Misc Attack] [Priority: 1] {UDP} 192.0.2.4:1028 -> 10.0.0.2:1434",
-    "a SYN flood": "kernel: [16508.733356] TCP: request_sock_TCP: Possible SYN flooding on port 80."
-    " Sending cookies.  Check SNMP counters.",
-    "a SYN flood on a newer kernel": "kernel: TCP: request_sock_TCPv6: Possible SYN flooding on"
-    " port [::]:443. Sending cookies.",
-    "a SYN flood on an old kernel": "kernel: [16508.7] possible SYN flooding on port 4671. Sending"
-    " cookies.",
-    "a full connection table": "kernel: [96243.1] nf_conntrack: nf_conntrack: table full, dropping"
-    " packet",
-    "a flood of ssh connections": "sshd[620]: error: beginning MaxStartups throttling",
-    "root logged in by password": "sshd[811]: Accepted password for root from 198.51.100.7 port"
-    " 40022 ssh2",
-    "root logged in by key": "sshd-session[1893]: Accepted publickey for root from 198.51.100.7"
-    " port 40022 ssh2: ED25519 SHA256:9uTxG8hCkR",
-    "root logged in by PAM": "sshd[811]: Accepted keyboard-interactive/pam for root from"
-    " 2001:db8::7 port 40022 ssh2",
-    "a root login refused": "sshd[811]: ROOT LOGIN REFUSED FROM 198.51.100.7 port 40022",
-    "too many tries": "sshd[811]: error: maximum authentication attempts exceeded for root from"
-    " 198.51.100.7 port 40022 ssh2 [preauth]",
-    "too many tries on a newer sshd": "sshd-session[811]: error: maximum authentication attempts"
-    " exceeded for invalid user admin from 198.51.100.7 port 40022 ssh2 [preauth]",
-    "a possible break-in": "sshd[24200]: reverse mapping checking getaddrinfo for"
-    " ns.example.com [173.234.31.186] failed - POSSIBLE BREAK-IN ATTEMPT!",
-    "a possible break-in on a newer sshd": "sshd-session[24200]: reverse mapping checking"
-    " getaddrinfo for ns.example.com [173.234.31.186] failed.",
-    "an address that does not map back": "sshd[24200]: Address 123.16.30.186 maps to"
-    " static.example.vn, but this does not map back to the address - POSSIBLE BREAK-IN ATTEMPT!",
-    "a nasty PTR record": 'sshd[24200]: Nasty PTR record "192.0.2.9" is set up for 192.0.2.8,'
-    " ignoring",
-    "root at the console": "login[812]: ROOT LOGIN  on '/dev/tty1'",
-    "a wrong sudo password": "sudo: pam_unix(sudo:auth): authentication failure; logname=alice"
-    " uid=1000 euid=0 tty=/dev/pts/0 ruser=alice rhost=  user=alice",
-    "a wrong sudo password by sssd": "sudo[2211]: pam_sss(sudo-i:auth): authentication failure;"
-    " logname=alice uid=1000 euid=0 tty=/dev/pts/0 ruser=alice rhost= user=alice",
-    "three wrong sudo passwords": "sudo:    alice : 3 incorrect password attempts ; TTY=pts/0 ;"
-    " PWD=/home/alice ; USER=root ; COMMAND=/bin/bash",
-    "one wrong sudo password": "sudo[2211]:    alice : 1 incorrect password attempt ; TTY=pts/0 ;"
-    " PWD=/home/alice ; USER=root ; COMMAND=/bin/bash",
-    "a user not in sudoers": "sudo[1744]:  mallory : user NOT in sudoers ; TTY=pts/0 ;"
-    " PWD=/home/mallory ; USER=root ; COMMAND=/usr/sbin/groupadd data",
-    "a user of a directory not in sudoers": "sudo: CORP\\mallory smith : user NOT in sudoers ;"
-    " TTY=pts/0 ; PWD=/ ; USER=root ; COMMAND=/bin/sh",
-    "a user not authorized on this host": "sudo:  mallory : user NOT authorized on host ; TTY=pts/0"
-    " ; PWD=/ ; USER=root ; COMMAND=/bin/sh",
-    "a command sudo does not allow": "sudo:  mallory : command not allowed ; TTY=pts/0 ; PWD=/ ;"
-    " USER=root ; COMMAND=/bin/sh",
-    "a failed su": "su[9504]: FAILED SU (to root) www-data on pts/0",
-    "a failed su of the shadow suite": "su[9504]: FAILED su for root by www-data",
-    "a wrong su password": "su[9504]: pam_unix(su:auth): authentication failure; logname= uid=33"
-    " euid=0 tty=pts/0 ruser=www-data rhost=  user=root",
-    "a wrong su - password": "su: pam_unix(su-l:auth): authentication failure; logname= uid=998"
-    " euid=998 tty=/dev/pts/1 ruser=tomcat rhost=  user=james",
-    "an su outside the wheel group": "su[9504]: pam_wheel(su-l:auth): Access denied to 'dev1' for"
-    " 'root'",
-    "an ARP flip flop": "arpwatch: flip flop 192.168.1.1 00:50:56:a1:b2:c3 (00:0c:29:87:65:43)"
-    " eth0",
-    "a changed Ethernet address": "arpwatch[733]: changed ethernet address 192.168.1.1"
-    " 00:50:56:a1:b2:c3 (00:0c:29:87:65:43) eth0",
-    "an Ethernet mismatch": "arpwatch: ethernet mismatch 192.168.1.1 00:50:56:a1:b2:c3"
-    " (00:0c:29:87:65:43) eth0",
-    "a DNS rebind": "dnsmasq[1525]: possible DNS-rebind attack detected: evil.example.com",
-    "unwanted DNS answers": "unbound: [1299:0] warning: unwanted reply total reached threshold"
-    " (10000000) you may be under attack. defensive action: clearing the cache",
-    "a DNS answer without its signature": "named[1285]:   validating @0x7f8bf0040910: com SOA: got"
-    " insecure response; parent indicates it should be secure",
-    "a segfault": "kernel: [55175.576870] nginx[1740126]: segfault at 0 ip 00007f41465edcc8 sp"
-    " 00007ffda4c17f46 error 4 in nginx[55d0c0a00000+f2000]",
-    "a segfault in the journal": "kernel: php-fpm8.2[4242]: segfault at 7ffc5f7fefe8 ip"
-    " 0000561c2ac5b7e5 sp 00007ffc5f7feff0 error 6 in php-fpm8.2[561c2a800000+3f2000]",
-    "a general protection fault": "kernel: [1.5] traps: mysqld[999] general protection fault"
-    " ip:7f2c sp:7ffe error:0 in libc.so.6[7f2c+155000]",
-    "an invalid opcode": "kernel: traps: mysqld[999] trap invalid opcode ip:7f2c sp:7ffe error:0 in"
-    " libc.so.6[7f2c+155000]",
-    "a dumped core": "systemd-coredump[1235]: [🡕] Process 1234 (nginx) of user 33 dumped core.",
-    "an Apache segfault through syslog": "apache2[465]: [core:notice] [pid 465:tid 465] AH00052:"
-    " child pid 474 exit signal Segmentation fault (11)",
-    "an httpd segfault through syslog": "httpd[465]: [core:notice] [pid 465:tid 465] AH00052:"
-    " child pid 475 exit signal Segmentation fault (11)",
-    "an nginx crash through syslog": "nginx: 2026/11/23 14:03:22 [alert] 123#123: worker process"
-    " 456 exited on signal 11",
-    "a php-fpm crash through syslog": "php-fpm[700]: [WARNING] [pool www] child 712 exited on"
-    " signal 11 (SIGSEGV) after 12.300000 seconds from start",
-    **{
-        f"a php-fpm child's signal {number}": f"php-fpm8.2[700]: [WARNING] [pool www] child 712"
-        f" exited on signal {number} ({name} - core dumped) after 12.300000 seconds from start"
-        for number, name in ((4, "SIGILL"), (6, "SIGABRT"), (7, "SIGBUS"), (8, "SIGFPE"))
-    },
-    "a failed service": "systemd[1]: nginx.service: Failed with result 'exit-code'.",
-    "a failed service on an older systemd": "systemd[1]: Unit nginx.service entered failed state.",
-    "a failed service on an old systemd": "systemd[1]: nginx.service: Unit entered failed state.",
-    "a kernel panic": "kernel: [3.1] Kernel panic - not syncing: VFS: Unable to mount root fs on"
-    " unknown-block(0,0)",
-    "a kernel bug": "kernel: [3.1] kernel BUG at fs/ext4/inode.c:2721!",
-    "a kernel oops": "kernel: BUG: unable to handle page fault for address: ffffbc53c0000000",
-    "an oops line": "kernel: [5241.3] Oops: 0000 [#1] SMP",
-    "a soft lockup": "kernel: watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:2:88]",
-    "a hard lockup": "kernel: NMI watchdog: Watchdog detected hard LOCKUP on cpu 0",
-    "a hung task": "kernel: INFO: task jbd2/sda1-8:312 blocked for more than 120 seconds.",
-    "a machine check": "kernel: mce: [Hardware Error]: Machine check events logged",
-    "an uncorrectable memory error": "kernel: EDAC MC0: 1 UE memory read error on CPU_SrcID#0",
-    "an OOM kill": "kernel: [1.1] Out of memory: Killed process 1234 (mysqld) total-vm:8123456kB,"
-    " anon-rss:7123456kB, file-rss:0kB, shmem-rss:0kB, UID:27 pgtables:15000kB oom_score_adj:0",
-    "an OOM kill on an old kernel": "kernel: Out of memory: Kill process 1234 (java) score 900 or"
-    " sacrifice child",
-    "an OOM kill in a container": "kernel: Memory cgroup out of memory: Killed process 1234 (java)"
-    " total-vm:8123456kB, anon-rss:7123456kB, file-rss:0kB",
-    "a kill by systemd-oomd": "systemd-oomd[581]: Killed /user.slice/user-1000.slice/x.scope due to"
-    " memory pressure for /user.slice being 86.80% > 50.00% for > 20s with reclaim activity",
-    "a disk's I/O error": "kernel: [40688.1] blk_update_request: I/O error, dev sda, sector 2048 op"
-    " 0x0:(READ) flags 0x0 phys_seg 1 prio class 0",
-    "a buffer I/O error": "kernel: Buffer I/O error on dev sda1, logical block 1, lost async page"
-    " write",
-    "a medium error": "kernel: critical medium error, dev nvme0n1, sector 123 op 0x0:(READ)",
-    "an NVMe command's I/O error": "kernel: nvme0n1: I/O Cmd(0x2) @ LBA 123, 8 blocks, I/O Error"
-    " (sct 0x2 / sc 0x81)",
-    "an ext4 error": "kernel: EXT4-fs error (device dm-17): ext4_journal_check_start:87: comm"
-    " mosquitto: Detected aborted journal",
-    "ext4 errors of the past": "kernel: EXT4-fs (sda1): error count since last fsck: 3",
-    "an aborted journal": "kernel: [849.07] Aborting journal on device sdb7-8.",
-    "a file system gone read-only": "kernel: [849.1] EXT4-fs (sdb7): Remounting filesystem"
-    " read-only",
-    "a file system going read-only": "kernel: EXT4-fs error (device nvme0n1p2) in"
-    " ext4_reserve_inode_write: remounting filesystem read-only",
-    "a FAT gone read-only": "kernel: FAT-fs (sdb1): Filesystem has been set read-only",
-    "a Btrfs gone read-only": "kernel: BTRFS info (device sda1): forced readonly",
-    "an XFS corruption": "kernel: [33.4] XFS (loop1): Corruption detected. Unmount and run"
-    " xfs_repair",
-    "an XFS metadata corruption": "kernel: XFS (sda4): Metadata corruption detected at"
-    " xfs_dinode_verify.part.0+0x739/0x920 [xfs], inode 0x427b2d1",
-    "an XFS metadata I/O error": 'kernel: XFS (sda4): metadata I/O error in "xfs_buf_ioend+0x2a"'
-    " at daddr 0x1 len 8 error 5",
-    "an XFS internal error": "kernel: XFS (dm-0): Internal error xfs_trans_cancel at line 1097 of"
-    " file fs/xfs/xfs_trans.c.",
-    "an XFS shut down": "kernel: XFS (sda4): Filesystem has been shut down due to log error (0x2).",
-    "an XFS forced shut down": "kernel: XFS (sda4): xfs_do_force_shutdown(0x2) called from line"
-    " 1211 of file fs/xfs/xfs_log.c.",
-    "a Btrfs error": "kernel: BTRFS error (device sdb3): bad tree block start, want 952483840 have"
-    " 0",
-    "a Btrfs transaction error": "kernel: BTRFS: error (device sda2) in"
-    " btrfs_commit_transaction:2418: errno=-5 IO failure",
-    "a Btrfs corruption": "kernel: BTRFS critical (device sdc3): corrupt leaf: root=7 slot=0",
-    "a Btrfs checksum failure": "kernel: BTRFS warning (device sda1): csum failed root 5 ino 257"
-    " off 0 csum 0x98f94189 expected csum 0x00000000 mirror 1",
-    "a SATA exception": "kernel: ata1.00: exception Emask 0x0 SAct 0x0 SErr 0x0 action 0x6 frozen",
-    "a failed SATA command": "kernel: [7.7] ata1.00: failed command: READ FPDMA QUEUED",
-    "an NVMe time-out": "kernel: nvme nvme0: I/O 123 QID 4 timeout, aborting",
-    "an NVMe time-out on a newer kernel": "kernel: nvme nvme0: I/O tag 123 (107b) opcode 0x2 (I/O"
-    " Cmd) QID 4 timeout, aborting req_op:READ(0) size:4096",
-    "an NVMe controller down": "kernel: nvme nvme0: controller is down; will reset:"
-    " CSTS=0xffffffff, PCI_STATUS=0x10",
-    "an NVMe drive not ready": "kernel: nvme nvme0: Device not ready; aborting reset, CSTS=0x1",
-    "an NVMe drive removed": "kernel: nvme nvme0: Removing after probe failure status: -19",
-    "an NVMe drive disabled": "kernel: nvme nvme0: Disabling device after reset failure: -19",
-    "a RAID disk failure": "kernel: md/raid1:md0: Disk failure on sdb1, disabling device.",
-    "a failed array member": "mdadm[1298]: Fail event detected on md device /dev/md0, component"
-    " device /dev/sdc2",
-    "a failed spare": "mdadm[1298]: FailSpare event detected on md device /dev/md0, component"
-    " device /dev/sdc2",
-    "a degraded array": "mdadm: DegradedArray event detected on md device /dev/md0",
-    "unreadable sectors": "smartd[1586]: Device: /dev/sdb [SAT], 16 Currently unreadable (pending)"
-    " sectors",
-    "uncorrectable sectors": "smartd[1586]: Device: /dev/sdb [SAT], 1 Offline uncorrectable"
-    " sectors",
-    "a disk that failed its self-check": "smartd[733]: Device: /dev/sdd [SAT], FAILED SMART"
-    " self-check. BACK UP DATA NOW!",
-    "an attribute below its limit": "smartd[733]: Device: /dev/sdd [SAT], Failed SMART usage"
-    " Attribute: 5 Reallocated_Sector_Ct.",
-    "an NVMe drive's warning": "smartd[733]: Device: /dev/nvme0, Critical Warning (0x04):"
-    " Reliability",
-    "growing disk errors": "smartd[733]: Device: /dev/sdd [SAT], ATA error count increased from 0"
-    " to 2",
-    "a test line by logger": "arpwatch: flip flop, a test",
-}
+def log(text: str) -> list[str]:
+    """The lines of a log. A long one goes on in the next, which is indented further; # comments."""
+    whole = re.sub(r"\n {8,}", " ", text)
+    return [line for line in re.findall(r"^ {4}(.*)$", whole, re.MULTILINE) if line[0] != "#"]
 
-QUIET = {
-    "snort with a lower priority": "snort[2841]: [1:469:3] ICMP PING NMAP [Classification:"
-    " Attempted Information Leak] [Priority: 2] {ICMP} 192.0.2.4 -> 10.0.0.2",
-    "snort with priority 10": "snort[2841]: [1:469:3] ICMP PING NMAP [Priority: 10] {ICMP}"
-    " 192.0.2.4 -> 10.0.0.2",
-    "TCP's ordinary words": "kernel: [1.0] TCP: established hash table entries: 65536 (order: 7)",
-    "the connection table being set up": "kernel: nf_conntrack version 0.5.0 (65536 buckets)",
-    "a dropped connection": "sshd[620]: drop connection #10 from [198.51.100.7]:46482 on"
-    " [10.0.0.2]:22 past MaxStartups",
-    "an ordinary login": "sshd[811]: Accepted publickey for alice from 198.51.100.7 port 40022"
-    " ssh2: ED25519 SHA256:9uTxG8hCkR",
-    "a user whose name begins with root": "sshd[811]: Accepted password for rooter from"
-    " 198.51.100.7 port 40022 ssh2",
-    "a failed password": "sshd[811]: Failed password for root from 198.51.100.7 port 40022 ssh2",
-    "an invalid user": "sshd-session[811]: Invalid user admin from 198.51.100.7 port 40022",
-    "a URL about root logins": 'haproxy[99]: 198.51.100.7:40022 "GET /?q=sshd[1]:+Accepted password'
-    ' for root from HTTP/1.1"',
-    "an ordinary console login": "login[812]: LOGIN ON tty1 BY alice",
-    "an ordinary sudo": "sudo:    alice : TTY=pts/0 ; PWD=/home/alice ; USER=root ;"
-    " COMMAND=/bin/ls",
-    "a sudo command that speaks of failures": "sudo:    alice : TTY=pts/0 ; PWD=/home/alice ;"
-    " USER=root ; COMMAND=/bin/echo bob : 3 incorrect password attempts ; user NOT in sudoers ;",
-    "a sudo session": "sudo: pam_unix(sudo:session): session opened for user root(uid=0) by"
-    " alice(uid=1000)",
-    "a failed cron login": "CRON[77]: pam_unix(cron:auth): authentication failure; user=alice",
-    "an ordinary su": "su[9504]: (to root) alice on pts/0",
-    "an su session": "su[9504]: pam_unix(su-l:session): session opened for user root by alice",
-    "a new station": "arpwatch: new station 192.168.1.102 6c:40:08:9a:bc:de eth0",
-    "an ordinary DNS query": "dnsmasq[1525]: query[A] possible.DNS-rebind.attack from 192.168.1.9",
-    "unbound's start": "unbound: [1299:0] info: start of service (unbound 1.17.1).",
-    "named's ordinary words": "named[1285]: client @0x7f 192.0.2.1#53 (example.com): query"
-    " (cache) 'example.com/A/IN' denied",
-    "a trap of a debugger": "kernel: traps: chrome[999] trap int3 ip:55d0 sp:7ffe error:0 in"
-    " chrome[55d0+7a000]",
-    "a core dump's start": "systemd[1]: Started Process Core Dump (PID 1234/UID 0).",
-    "an Apache start through syslog": "apache2[465]: [mpm_event:notice] [pid 465:tid 465] AH00489:"
-    " Apache/2.4.57 (Debian) configured -- resuming normal operations",
-    "a php-fpm child told to stop": "php-fpm[700]: [WARNING] [pool www] child 712 exited on signal"
-    " 15 (SIGTERM) after 12.300000 seconds from start",
-    "a started service": "systemd[1]: Started nginx.service - A high performance web server.",
-    "a service that ended well": "systemd[1]: logrotate.service: Deactivated successfully.",
-    "a user's own service": "systemd[1234]: app.service: Failed with result 'exit-code'.",
-    "a kernel that tells how it boots": "kernel: Command line: BOOT_IMAGE=/vmlinuz panic=30"
-    " oops=panic",
-    "the watchdog being set up": "kernel: NMI watchdog: Enabled. Permanently consumes one hw-PMU"
-    " counter.",
-    "a corrected memory error": "kernel: EDAC MC0: 1 CE memory read error on CPU_SrcID#0",
-    "an OOM killer that is set up": "systemd[1]: Started systemd-oomd.service - Userspace"
-    " Out-Of-Memory (OOM) Killer.",
-    "systemd-oomd's ordinary words": "systemd-oomd[581]: No swap; memory pressure usage will be"
-    " degraded",
-    "a floppy drive without a disk": "kernel: blk_update_request: I/O error, dev fd0, sector 0 op"
-    " 0x0:(READ) flags 0x0 phys_seg 1 prio class 0",
-    "a CD drive without a disc": "kernel: Buffer I/O error on dev sr0, logical block 0, async page"
-    " read",
-    "an ordinary ext4 mount": "kernel: EXT4-fs (sda1): mounted filesystem with ordered data mode."
-    " Opts: errors=remount-ro",
-    "an ordinary XFS mount": "kernel: XFS (sda1): Ending clean mount",
-    "an XFS unmount": "kernel: XFS (sda1): Unmounting Filesystem",
-    "an ordinary Btrfs mount": "kernel: BTRFS info (device sda1): disk space caching is enabled",
-    "a SATA link": "kernel: ata1: SATA link up 6.0 Gbps (SStatus 133 SControl 300)",
-    "an NVMe start": "kernel: nvme nvme0: Shutdown timeout set to 8 seconds",
-    "a RAID start": "kernel: md/raid1:md0: active with 2 out of 2 mirrors",
-    "a RAID rebuilt": "mdadm[1194]: RebuildFinished event detected on md device /dev/md127",
-    "a disk's temperature": "smartd[733]: Device: /dev/sda [SAT], SMART Usage Attribute: 194"
-    " Temperature_Celsius changed from 64 to 65",
-    "a cron job": "CRON[2211]: (root) CMD (command -v debian-sa1 > /dev/null && debian-sa1 1 1)",
-}
 
-# Logs with a form of their own.
-OWN_FORM_ALERTS = {
-    "snort's fast.log": "11/23-14:03:22.123456  [**] [1:2019401:3] ET POLICY Vulnerable Java"
-    " Version [**] [Classification: Potential Corporate Privacy Violation] [Priority: 1] {TCP}"
-    " 198.51.100.25:52341 -> 10.0.0.2:80",
-    "suricata's fast.log": "11/23/2026-14:03:22.123456  [wDrop] [**] [1:2024897:2] ET USER_AGENTS"
-    " Go HTTP Client [**] [Classification: Attempted Administrator Privilege Gain] [Priority: 1]"
-    " {TCP} 198.51.100.25:52341 -> 10.0.0.2:80",
-    "snort 3's fast.log": '11/23-14:03:22.123456 [**] [1:1000001:1] "a rule of ours" [**]'
-    " [Priority: 1] {TCP} 198.51.100.25:52341 -> 10.0.0.2:80",
-    "snort's alert_full": "[Classification: Attempted Administrator Privilege Gain] [Priority: 1] ",
-    "Apache's error.log": "[Mon Mar 09 09:33:41.657477 2026] [core:notice] [pid 465:tid 465]"
-    " AH00052: child pid 474 exit signal Segmentation fault (11)",
-    "Apache's error.log of old": "[Wed Mar 05 21:36:56 2014] [notice] child pid 22630 exit signal"
-    " Segmentation fault (11)",
-    "Apache's error.log with a core": "[Mon Mar 09 09:33:41.657477 2026] [core:notice] [pid 465:tid"
-    " 465] AH00051: child pid 474 exit signal Aborted (6), possible coredump in /etc/apache2",
-    "nginx's error.log": "2026/11/23 14:03:22 [alert] 123#123: worker process 456 exited on signal"
-    " 11 (core dumped)",
-    "php-fpm's log": "[23-Nov-2026 14:03:22] WARNING: [pool www] child 712 exited on signal 11"
-    " (SIGSEGV - core dumped) after 10.753537 seconds from start",
-}
+# Behind a time and a host, as syslog and the journal write them.
+ALERTS = log("""
+    # intrusion detection
+    snort[2841]: [1:2019401:3] ET POLICY Vulnerable Java Version [Classification: Potential
+        Corporate Privacy Violation] [Priority: 1] {TCP} 198.51.100.25:52341 -> 10.0.0.2:80
+    snort[32640]: [1:1893:4] SNMP missing community string attempt [Classification: Misc Attack]
+        [Priority: 1]: {UDP} 192.0.2.4:23210 -> 10.0.0.2:161
+    suricata[1834]: [1:2024897:2] ET USER_AGENTS Go HTTP Client [Classification: Attempted
+        Administrator Privilege Gain] [Priority: 1] {TCP} 198.51.100.25:52341 -> 10.0.0.2:80
+    barnyard2: [1:2003:8] SQL Worm propagation attempt [Classification: Misc Attack] [Priority: 1]
+        {UDP} 192.0.2.4:1028 -> 10.0.0.2:1434
+    # floods
+    kernel: [16508.733356] TCP: request_sock_TCP: Possible SYN flooding on port 80. Sending cookies.
+    kernel: TCP: request_sock_TCPv6: Possible SYN flooding on port [::]:443. Sending cookies.
+    kernel: [16508.7] possible SYN flooding on port 4671. Sending cookies.
+    kernel: [96243.1] nf_conntrack: nf_conntrack: table full, dropping packet
+    sshd[620]: error: beginning MaxStartups throttling
+    sshd[620]: drop connection #10 from [198.51.100.7]:46482 on [10.0.0.2]:22 Maxstartups
+    # logins
+    sshd[811]: Accepted password for root from 198.51.100.7 port 40022 ssh2
+    sshd-session[1893]: Accepted publickey for root from 198.51.100.7 port 40022 ssh2: ED25519
+        SHA256:9uTxG8hCkR
+    sshd[811]: Accepted keyboard-interactive/pam for root from 2001:db8::7 port 40022 ssh2
+    sshd-session[811]: ROOT LOGIN REFUSED FROM 198.51.100.7 port 40022
+    sshd[811]: error: maximum authentication attempts exceeded for root from 198.51.100.7 port 40022
+        ssh2 [preauth]
+    sshd-session[811]: error: maximum authentication attempts exceeded for invalid user admin from
+        198.51.100.7 port 40022 ssh2 [preauth]
+    # the same up to OpenSSH 6.6, and in 6.7
+    sshd[24200]: Disconnecting: Too many authentication failures for root [preauth]
+    sshd[24200]: Disconnecting: Too many authentication failures for invalid user admin from
+        198.51.100.7 port 40022 ssh2 [preauth]
+    sshd[24200]: reverse mapping checking getaddrinfo for ns.example.com [173.234.31.186] failed -
+        POSSIBLE BREAK-IN ATTEMPT!
+    sshd-session[24200]: reverse mapping checking getaddrinfo for ns.example.com [173.234.31.186]
+        failed.
+    sshd[24200]: Address 123.16.30.186 maps to static.example.vn, but this does not map back to the
+        address - POSSIBLE BREAK-IN ATTEMPT!
+    sshd[24200]: Nasty PTR record "192.0.2.9" is set up for 192.0.2.8, ignoring
+    login[812]: ROOT LOGIN  on '/dev/tty1'
+    login[812]: ROOT LOGIN ON tty1
+    sudo: pam_unix(sudo:auth): authentication failure; logname=alice uid=1000 euid=0 tty=/dev/pts/0
+        ruser=alice rhost=  user=alice
+    sudo[2211]: pam_sss(sudo-i:auth): authentication failure; logname=alice uid=1000 euid=0
+        tty=/dev/pts/0 ruser=alice rhost= user=alice
+    sudo-rs: pam_unix(sudo:auth): authentication failure; logname= uid=1000 euid=0 tty= ruser=alice
+        rhost=  user=alice
+    sudo:    alice : 3 incorrect password attempts ; TTY=pts/0 ; PWD=/home/alice ; USER=root ;
+        COMMAND=/bin/bash
+    sudo[2211]:    alice : 1 incorrect password attempt ; PWD=/ ; USER=root ; COMMAND=/bin/ls
+    sudo[1744]:  mallory : user NOT in sudoers ; TTY=pts/0 ; PWD=/ ; USER=root ; COMMAND=/bin/sh
+    sudo: CORP\\mallory smith : user NOT in sudoers ; PWD=/ ; USER=root ; COMMAND=/bin/sh
+    sudo:  mallory : user NOT authorized on host ; PWD=/ ; USER=root ; COMMAND=/bin/sh
+    sudo:  mallory : command not allowed ; PWD=/ ; USER=root ; COMMAND=/bin/cat /etc/shadow
+    su[9504]: FAILED SU (to root) www-data on pts/0
+    su[9504]: FAILED su for root by www-data
+    su: BAD SU www-data to root on /dev/pts/0
+    su[9504]: pam_unix(su:auth): authentication failure; logname= uid=33 euid=0 tty=pts/0
+        ruser=www-data rhost=  user=root
+    su: pam_unix(su-l:auth): authentication failure; logname= uid=998 euid=998 tty=/dev/pts/1
+        ruser=tomcat rhost=  user=james
+    su[9504]: pam_wheel(su-l:auth): Access denied to 'dev1' for 'root'
+    # spoofing
+    arpwatch: flip flop 192.168.1.1 00:50:56:a1:b2:c3 (00:0c:29:87:65:43) eth0
+    arpwatch[733]: changed ethernet address 192.168.1.1 00:50:56:a1:b2:c3 (00:0c:29:87:65:43) eth0
+    arpwatch: ethernet mismatch 192.168.1.1 00:50:56:a1:b2:c3 (00:0c:29:87:65:43) eth0
+    arpwatch: flip flop, a test
+    dnsmasq[1525]: possible DNS-rebind attack detected: evil.example.com
+    unbound: [1299:0] warning: unwanted reply total reached threshold (10000000) you may be under
+        attack. defensive action: clearing the cache
+    named[1285]:   validating @0x7f8bf0040910: com SOA: got insecure response; parent indicates it
+        should be secure
+    # crashes
+    kernel: [55175.576870] nginx[1740126]: segfault at 0 ip 00007f41465edcc8 sp 00007ffda4c17f46
+        error 4 in nginx[55d0c0a00000+f2000]
+    kernel: php-fpm8.2[4242]: segfault at 7ffc5f7fefe8 ip 0000561c2ac5b7e5 sp 00007ffc5f7feff0
+    kernel: [1.5] traps: mysqld[999] general protection fault ip:7f2c sp:7ffe error:0 in libc.so.6
+    kernel: general protection fault, probably for non-canonical address 0x841551d5c1000: 0000 [#1]
+    kernel: traps: mysqld[999] trap invalid opcode ip:7f2c sp:7ffe error:0 in libc.so.6
+    kernel: traps: mysqld[999] trap divide error ip:7f2c sp:7ffe error:0 in libc.so.6
+    systemd-coredump[1235]: [🡕] Process 1234 (nginx) of user 33 dumped core.
+    systemd-coredump[1235]: Process 1234 (nginx) of user 0 terminated abnormally without generating
+        a coredump.
+    apache2[465]: [core:notice] [pid 465:tid 465] AH00052: child pid 474 exit signal Segmentation
+        fault (11)
+    httpd[465]: [notice] child pid 475 exit signal Segmentation fault (11)
+    nginx: 2026/11/23 14:03:22 [alert] 123#123: worker process 456 exited on signal 11
+    php-fpm[700]: [WARNING] [pool www] child 712 exited on signal 11 (SIGSEGV) after 12.3 seconds
+    php-fpm8.2[700]: [23-Nov-2026 14:03:22] WARNING: [pool www] child 712 exited on signal 4 (SIGILL
+        - core dumped) after 12.3 seconds from start
+    php-fpm8.2[700]: [WARNING] [pool www] child 712 exited on signal 6 (SIGABRT) after 12.3 seconds
+    php-fpm8.2[700]: [WARNING] [pool www] child 712 exited on signal 7 (SIGBUS) after 12.3 seconds
+    php-fpm8.2[700]: [WARNING] [pool www] child 712 exited on signal 8 (SIGFPE) after 12.3 seconds
+    systemd[1]: nginx.service: Failed with result 'exit-code'.
+    systemd[1]: nginx.service: Unit entered failed state.
+    systemd[1]: Unit nginx.service entered failed state.
+    systemd: Unit kubelet.service entered failed state.
+    kernel: [3.1] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)
+    kernel: [3.1] kernel BUG at fs/ext4/inode.c:2721!
+    kernel: BUG: unable to handle page fault for address: ffffbc53c0000000
+    kernel: BUG: unable to handle kernel NULL pointer dereference at 0000000000000008
+    kernel: [5241.3] Unable to handle kernel NULL pointer dereference at virtual address 0000000008
+    kernel: [5241.3] Oops: 0000 [#1] SMP
+    kernel: watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:2:88]
+    kernel: NMI watchdog: Watchdog detected hard LOCKUP on cpu 0
+    kernel: rcu: INFO: rcu_preempt self-detected stall on CPU
+    kernel: INFO: rcu_sched detected expedited stalls on CPUs/tasks: { 3-... } 22 jiffies s: 85
+    kernel: INFO: task jbd2/sda1-8:312 blocked for more than 120 seconds.
+    kernel: INFO: task dd:456 blocked in I/O wait for more than 122 seconds.
+    kernel: mce: [Hardware Error]: Machine check events logged
+    kernel: EDAC MC0: 1 UE memory read error on CPU_SrcID#0
+    # memory
+    kernel: [1.1] Out of memory: Killed process 1234 (mysqld) total-vm:8123456kB, anon-rss:7123456kB
+    kernel: Out of memory: Kill process 1234 (java) score 900 or sacrifice child
+    kernel: Memory cgroup out of memory: Killed process 1234 (java) total-vm:8123456kB
+    systemd-oomd[581]: Killed /user.slice/user-1000.slice/x.scope due to memory pressure for
+        /user.slice being 86.80% > 50.00% for > 20s with reclaim activity
+    # disks and file systems
+    kernel: [40688.1] blk_update_request: I/O error, dev sda, sector 2048 op 0x0:(READ) flags 0x0
+    kernel: Buffer I/O error on dev sda1, logical block 1, lost async page write
+    kernel: critical medium error, dev nvme0n1, sector 123 op 0x0:(READ)
+    kernel: critical space allocation error, dev dm-3, sector 123 op 0x1:(WRITE)
+    kernel: nvme0n1: I/O Cmd(0x2) @ LBA 123, 8 blocks, I/O Error (sct 0x2 / sc 0x81)
+    kernel: EXT4-fs error (device dm-17): ext4_journal_check_start:87: comm mosquitto: Detected
+        aborted journal
+    kernel: EXT4-fs (sda1): error count since last fsck: 3
+    kernel: [849.07] Aborting journal on device sdb7-8.
+    kernel: [849.1] EXT4-fs (sdb7): Remounting filesystem read-only
+    kernel: EXT4-fs error (device nvme0n1p2) in ext4_reserve_inode_write: remounting filesystem
+        read-only
+    kernel: FAT-fs (sdb1): Filesystem has been set read-only
+    kernel: BTRFS info (device sda1): forced readonly
+    kernel: [33.4] XFS (loop1): Corruption detected. Unmount and run xfs_repair
+    kernel: XFS (sda4): AGF corruption. Please run xfs_repair.
+    kernel: XFS (sda4): ondisk log corrupt, shutting down fs!
+    kernel: XFS (sda4): Metadata corruption detected at xfs_dinode_verify.part.0+0x739/0x920 [xfs]
+    kernel: XFS (sda4): metadata I/O error in "xfs_buf_ioend+0x2a" at daddr 0x1 len 8 error 5
+    kernel: XFS (dm-0): Internal error xfs_trans_cancel at line 1097 of file fs/xfs/xfs_trans.c.
+    kernel: XFS (sda4): Filesystem has been shut down due to log error (0x2).
+    kernel: XFS (sda4): xfs_do_force_shutdown(0x2) called from line 1211 of file fs/xfs/xfs_log.c.
+    kernel: BTRFS error (device sdb3): bad tree block start, want 952483840 have 0
+    kernel: BTRFS: error (device sda2) in btrfs_commit_transaction:2418: errno=-5 IO failure
+    kernel: BTRFS critical (device sdc3): corrupt leaf: root=7 slot=0
+    kernel: BTRFS warning (device sda1): csum failed root 5 ino 257 off 0 csum 0x98f94189
+    kernel: ata3: exception Emask 0x10 SAct 0x0 SErr 0x4050000 action 0xe frozen
+    kernel: [7.7] ata1.00: failed command: READ FPDMA QUEUED
+    kernel: nvme nvme0: I/O 123 QID 4 timeout, aborting
+    kernel: nvme nvme0: I/O tag 123 (107b) opcode 0x2 (I/O Cmd) QID 4 timeout, aborting req_op:READ
+    kernel: nvme nvme0: controller is down; will reset: CSTS=0xffffffff, PCI_STATUS=0x10
+    kernel: nvme nvme0: Device not ready; aborting reset, CSTS=0x1
+    kernel: nvme nvme0: Removing after probe failure status: -19
+    kernel: nvme nvme0: Disabling device after reset failure: -19
+    kernel: md/raid1:md0: Disk failure on sdb1, disabling device.
+    kernel: raid1: Disk failure on sdb1, disabling device.
+    mdadm[1298]: Fail event detected on md device /dev/md0, component device /dev/sdc2
+    mdadm[1298]: FailSpare event detected on md device /dev/md0, component device /dev/sdc2
+    mdadm: DegradedArray event detected on md device /dev/md0
+    smartd[1586]: Device: /dev/sdb [SAT], 16 Currently unreadable (pending) sectors (changed +8)
+    smartd[1586]: Device: /dev/sdb [SAT], 16 Total unreadable (pending) sectors
+    smartd[1586]: Device: /dev/sdb [SAT], 1 Offline uncorrectable sectors
+    smartd[1586]: Device: /dev/sdb [SAT], 1 Total offline uncorrectable sectors
+    smartd[733]: Device: /dev/sdd [SAT], FAILED SMART self-check. BACK UP DATA NOW!
+    smartd[733]: Device: /dev/sdd [SAT], Failed SMART usage Attribute: 5 Reallocated_Sector_Ct.
+    smartd[733]: Device: /dev/bus/0 [megaraid_disk_01], SMART Failure: DATA CHANNEL IMPENDING
+        FAILURE GENERAL HARD DRIVE FAILURE
+    smartd[733]: Device: /dev/sdd [SAT], ATA error count increased from 0 to 2
+    smartd[733]: Device: /dev/sdd [SAT], new Self-Test Log error at hour timestamp 4711
+    smartd[733]: Device: /dev/nvme0, Critical Warning (0x04): Reliability
+""")
 
-OWN_FORM_QUIET = {
-    "fast.log with a lower priority": "11/23-14:03:22.123456  [**] [1:469:3] ICMP PING NMAP [**]"
-    " [Classification: Attempted Information Leak] [Priority: 2] {ICMP} 192.0.2.4 -> 10.0.0.2",
-    "alert_full with a lower priority": "[Classification: Misc activity] [Priority: 3] ",
-    "a URL like a snort alert": '198.51.100.7 - - [23/Nov/2026:14:03:22 +0100] "GET'
-    ' /?[1:2:3]%20[Priority: 1] HTTP/1.1" 404 153 "-" "-"',
-    "a URL like an Apache crash": "[Mon Mar 09 09:33:41.657477 2026] [php:notice] [pid 465:tid 465]"
-    " [client 198.51.100.7:40022] child pid 474 exit signal Segmentation fault (11)",
-    "an Apache request error": "[Mon Mar 09 09:33:41.657477 2026] [core:info] [pid 465:tid 465]"
-    " [client 198.51.100.7:40022] AH00128: File does not exist: /srv/child pid 1 exit signal 11",
-    "an nginx worker that ended": "2026/11/23 14:03:22 [notice] 123#123: worker process 456 exited"
-    " with code 0",
-    "a URL like an nginx crash": "2026/11/23 14:03:22 [error] 123#123: *1 open() failed, request:"
-    ' "GET /[alert] 1#1: worker process 1 exited on signal 11 HTTP/1.1"',
-    "a php-fpm child told to stop": "[23-Nov-2026 14:03:22] WARNING: [pool www] child 712 exited on"
-    " signal 15 (SIGTERM) after 10.753537 seconds from start",
-}
+QUIET = log("""
+    # intrusion detection
+    snort[2841]: [1:469:3] ICMP PING NMAP [Classification: Attempted Information Leak] [Priority: 2]
+        {ICMP} 192.0.2.4 -> 10.0.0.2
+    snort[2841]: [1:469:3] ICMP PING NMAP [Priority: 10] {ICMP} 192.0.2.4 -> 10.0.0.2
+    # floods
+    kernel: [1.0] TCP: established hash table entries: 65536 (order: 7)
+    kernel: nf_conntrack version 0.5.0 (65536 buckets)
+    sshd[620]: drop connection #10 from [198.51.100.7]:46482 on [10.0.0.2]:22 past Maxstartups
+    sshd[620]: drop connection #0 from [198.51.100.7]:46482 on [10.0.0.2]:22 penalty: failed
+        authentication
+    # logins
+    sshd[811]: Accepted publickey for alice from 198.51.100.7 port 40022 ssh2: ED25519 SHA256:9uTxG8
+    sshd[811]: Accepted password for rooter from 198.51.100.7 port 40022 ssh2
+    sshd[811]: Failed password for root from 198.51.100.7 port 40022 ssh2
+    sshd-session[811]: Invalid user admin from 198.51.100.7 port 40022
+    # the second time that sshd says so
+    sshd-session[811]: ROOT LOGIN REFUSED FROM 198.51.100.7 port 40022 [preauth]
+    # what newer versions of sshd log behind "maximum authentication attempts exceeded"
+    sshd[811]: Disconnecting: Too many authentication failures [preauth]
+    sshd-session[811]: Disconnecting authenticating user root 198.51.100.7 port 40022: Too many
+        authentication failures [preauth]
+    sshd-session[811]: Disconnecting invalid user Too many authentication failures for 198.51.100.7
+        port 40022: Too many authentication failures [preauth]
+    login[812]: LOGIN ON tty1 BY alice
+    login[812]: FAILED LOGIN (1) on '/dev/tty1' FOR 'ROOT LOGIN ', Authentication failure
+    sudo:    alice : TTY=pts/0 ; PWD=/home/alice ; USER=root ; COMMAND=/bin/ls
+    sudo:    alice : TTY=pts/0 ; PWD=/home/alice ; USER=root ; COMMAND=/bin/echo bob : 3 incorrect
+        password attempts ; user NOT in sudoers ;
+    sudo-rs: alice :  PWD=/ ; USER=root ; COMMAND=/usr/bin/ls /
+    sudo: pam_unix(sudo:session): session opened for user root(uid=0) by alice(uid=1000)
+    CRON[77]: pam_unix(cron:auth): authentication failure; user=alice
+    su[9504]: (to root) alice on pts/0
+    su[9504]: pam_unix(su-l:session): session opened for user root by alice
+    # spoofing
+    arpwatch: new station 192.168.1.102 6c:40:08:9a:bc:de eth0
+    dnsmasq[1525]: query[A] possible.DNS-rebind.attack from 192.168.1.9
+    unbound: [1299:0] info: start of service (unbound 1.17.1).
+    named[1285]: client @0x7f 192.0.2.1#53 (example.com): query (cache) 'example.com/A/IN' denied
+    # crashes
+    kernel: traps: chrome[999] trap int3 ip:55d0 sp:7ffe error:0 in chrome[55d0+7a000]
+    systemd-coredump[1235]: Process 1234 (nginx) of user 33 terminated abnormally with signal
+        11/SEGV, processing...
+    systemd[1]: Started Process Core Dump (PID 1234/UID 0).
+    apache2[465]: [mpm_event:notice] [pid 465:tid 465] AH00489: Apache/2.4.57 (Debian) configured
+    php-fpm[700]: [WARNING] [pool www] child 712 exited on signal 15 (SIGTERM) after 12.3 seconds
+    systemd[1]: Started nginx.service - A high performance web server.
+    systemd[1]: logrotate.service: Deactivated successfully.
+    systemd[1234]: app.service: Failed with result 'exit-code'.
+    kernel: Command line: BOOT_IMAGE=/vmlinuz panic=30 oops=panic softlockup_panic=1
+    kernel: NMI watchdog: Enabled. Permanently consumes one hw-PMU counter.
+    kernel: EDAC MC0: 1 CE memory read error on CPU_SrcID#0
+    # memory
+    systemd[1]: Started systemd-oomd.service - Userspace Out-Of-Memory (OOM) Killer.
+    systemd-oomd[581]: No swap; memory pressure usage will be degraded
+    # disks and file systems
+    kernel: blk_update_request: I/O error, dev fd0, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1
+    kernel: Buffer I/O error on dev sr0, logical block 0, async page read
+    kernel: Buffer I/O error on device sr0, logical block 0
+    kernel: critical medium error, dev sr0, sector 123 op 0x0:(READ)
+    kernel: EXT4-fs (sda1): mounted filesystem with ordered data mode. Opts: errors=remount-ro
+    kernel: XFS (sda1): Ending clean mount
+    kernel: XFS (sda1): Unmounting Filesystem
+    kernel: BTRFS info (device sda1): disk space caching is enabled
+    kernel: ata1: SATA link up 6.0 Gbps (SStatus 133 SControl 300)
+    kernel: nvme nvme0: Shutdown timeout set to 8 seconds
+    kernel: md/raid1:md0: active with 2 out of 2 mirrors
+    mdadm[1194]: RebuildFinished event detected on md device /dev/md127
+    smartd[733]: Device: /dev/sda [SAT], SMART Usage Attribute: 194 Temperature_Celsius changed
+    smartd[733]: Device: /dev/sdd [SAT], No more Currently unreadable (pending) sectors, warning
+        condition reset after 1 email
+    CRON[2211]: (root) CMD (command -v debian-sa1 > /dev/null && debian-sa1 1 1)
+""")
+
+# Whole lines: of logs with a form of their own, and of programs that syslog knows by an odd name.
+OWN_FORM_ALERTS = log("""
+    11/23-14:03:22.123456  [**] [1:2019401:3] ET POLICY Vulnerable Java Version [**]
+        [Classification: Potential Corporate Privacy Violation] [Priority: 1] {TCP}
+        198.51.100.25:52341 -> 10.0.0.2:80
+    11/23/2026-14:03:22.123456  [wDrop] [**] [1:2024897:2] ET USER_AGENTS Go HTTP Client [**]
+        [Classification: Attempted Administrator Privilege Gain] [Priority: 1] {TCP}
+        198.51.100.25:52341 -> 10.0.0.2:80
+    11/23-14:03:22.123456 [**] [1:1000001:1] "a rule of ours" [**] [Priority: 1] {TCP}
+        198.51.100.25:52341 -> 10.0.0.2:80
+    [Classification: Attempted Administrator Privilege Gain] [Priority: 1]
+    [Priority: 1]
+    [Mon Mar 09 09:33:41.657477 2026] [core:notice] [pid 465:tid 465] AH00051: child pid 474 exit
+        signal Aborted (6), possible coredump in /etc/apache2
+    [Wed Mar 05 21:36:56 2014] [notice] child pid 22630 exit signal Segmentation fault (11)
+    2026/11/23 14:03:22 [alert] 123#123: worker process 456 exited on signal 11 (core dumped)
+    2026/11/23 14:03:22 [alert] 123#123: cache manager process 457 exited on signal 11
+    [23-Nov-2026 14:03:22] WARNING: [pool www] child 712 exited on signal 11 (SIGSEGV - core dumped)
+        after 10.753537 seconds from start
+    Nov 23 14:03:22 web1  -- root[1144]: ROOT LOGIN ON tty1
+""")
+
+OWN_FORM_QUIET = log("""
+    11/23-14:03:22.123456  [**] [1:469:3] ICMP PING NMAP [**] [Classification: Attempted Information
+        Leak] [Priority: 2] {ICMP} 192.0.2.4 -> 10.0.0.2
+    [Classification: Misc activity] [Priority: 3]
+    198.51.100.7 - - [23/Nov/2026:14:03:22 +0100] "GET /?[1:2:3]%20[Priority: 1] HTTP/1.1" 404 153
+    [Mon Mar 09 09:33:41.657477 2026] [core:info] [pid 465:tid 465] [client 198.51.100.7:40022]
+        AH00128: File does not exist: /srv/child pid 1 exit signal 11
+    2026/11/23 14:03:22 [notice] 123#123: worker process 456 exited with code 0
+    2026/11/23 14:03:22 [error] 123#123: *1 open() failed, request: "GET /[alert] 1#1: worker
+        process 1 exited on signal 11 HTTP/1.1"
+    2026/11/23 14:03:22 [alert] 123#123: *1 open() "/x: worker process 1 exited on signal 11" failed
+    [23-Nov-2026 14:03:22] WARNING: [pool www] child 712 exited on signal 15 (SIGTERM) after 10.7
+        seconds from start
+    [23-Nov-2026 14:03:22] WARNING: [pool www] child 712 said into stderr: "WARNING: [pool www]
+        child 1 exited on signal 11 "
+    child pid 474 exit signal Segmentation fault (11)
+    WARNING: [pool www] child 712 exited on signal 11 (SIGSEGV) after 10.753537 seconds from start
+""")
 
 # The log of bird_sentinel itself: whatever a report says, it does not alert.
-OWN_REPORTS = {
-    "a delivery": "bird_sentinel[4711]: delivered 3 alerts to oncall",
-    "a report without a process id": "bird_sentinel: queue moved aside",
-    "a report that would match": "bird_sentinel[4711]: kernel: Kernel panic - not syncing",
-}
+OWN_REPORTS = log("""
+    bird_sentinel[4711]: delivered 3 alerts to oncall
+    bird_sentinel: queue moved aside
+    bird_sentinel[4711]: kernel: Kernel panic - not syncing
+""")
 
 # Content that speaks of bird_sentinel, in lines that alert.
-MENTIONS = {
-    "a login by that name": "sshd[811]: error: maximum authentication attempts exceeded for invalid"
-    " user bird_sentinel from 198.51.100.7 port 40022 ssh2 [preauth]",
-    "a login by the name of its tag": "sshd[811]: error: maximum authentication attempts exceeded"
-    " for invalid user bird_sentinel[1]: from 198.51.100.7 port 40022 ssh2 [preauth]",
-    "a login by the name of its whole line": "sshd[811]: error: maximum authentication attempts"
-    " exceeded for invalid user Nov 23 14:03:22 web1 bird_sentinel[1]: delivered from 192.0.2.7"
-    " port 40022 ssh2 [preauth]",
-    "a login by the name of its ISO line": "sshd[811]: error: maximum authentication attempts"
-    " exceeded for invalid user 2026-11-23T14:03:22+01:00 web1 bird_sentinel[1]: delivered from"
-    " 192.0.2.7 port 40022 ssh2 [preauth]",
-    "a URL with it": "snort[2841]: [1:2:3] GET /bird_sentinel: HTTP/1.1 [Priority: 1] {TCP}"
-    " 192.0.2.7:1 -> 10.0.0.2:80",
-    "a crash of it": "kernel: bird_sentinel[99]: segfault at 0 ip 00007f41465edcc8 sp 00007ffd"
-    " error 4 in python3.11[400000+2b000]",
-    "its service failed": "systemd[1]: bird_sentinel.service: Failed with result 'exit-code'.",
-    "its memory ran out": "kernel: Out of memory: Killed process 99 (bird_sentinel) total-vm:1kB",
-}
+MENTIONS = log("""
+    sshd[811]: error: maximum authentication attempts exceeded for invalid user bird_sentinel[1]:
+        from 198.51.100.7 port 40022 ssh2 [preauth]
+    sshd[811]: error: maximum authentication attempts exceeded for invalid user Nov 23 14:03:22 web1
+        bird_sentinel[1]: delivered from 192.0.2.7 port 40022 ssh2 [preauth]
+    sshd[811]: error: maximum authentication attempts exceeded for invalid user
+        2026-11-23T14:03:22+01:00 web1 bird_sentinel[1]: delivered from 192.0.2.7 port 40022 ssh2
+    snort[2841]: [1:2:3] GET /bird_sentinel: HTTP/1.1 [Priority: 1] {TCP} 192.0.2.7:1 -> 10.0.0.2:80
+    kernel: bird_sentinel[99]: segfault at 0 ip 00007f41465edcc8 sp 00007ffd error 4 in python3.11
+    systemd[1]: bird_sentinel.service: Failed with result 'exit-code'.
+    kernel: Out of memory: Killed process 99 (bird_sentinel) total-vm:1kB
+""")
 
-# Lines of no known program that a careless ignore would take for ours.
-LOOKS_LIKE_OURS = {
-    "no host, and a program that quotes us": "Nov 23 14:03:22 snort: bird_sentinel: x",
-    "no host, and an ISO time": "2026-11-23T14:03:22+01:00 app: bird_sentinel[1]: x",
-    "another program's name": "Nov 23 14:03:22 web1 bird_sentinel2[1]: x",
-    "a name that begins otherwise": "Nov 23 14:03:22 web1 not_bird_sentinel[1]: x",
-    "no time": "bird_sentinel[1]: x",
-    "our line in an application's log": "login failed: Nov 23 14:03:22 web1 bird_sentinel[1]: x",
-    "our line in brackets": "[2026-11-23T14:03:22+01:00 web1 bird_sentinel[1]: x",
-    "a host only": "web1 bird_sentinel[1]: x",
-}
+# Whole lines of no known program that a careless ignore would take for ours.
+NOT_OURS = log("""
+    # no host, and a program that quotes us
+    Nov 23 14:03:22 snort: bird_sentinel: x
+    2026-11-23T14:03:22+01:00 app: bird_sentinel[1]: x
+    # another program
+    Nov 23 14:03:22 web1 bird_sentinel2[1]: x
+    Nov 23 14:03:22 web1 not_bird_sentinel[1]: x
+    Nov 23 14:03:22 web1 other[1]: message repeated 2 times: [ bird_sentinel[1]: x]
+    # no time, or not at the beginning
+    bird_sentinel[1]: x
+    web1 bird_sentinel[1]: x
+    login failed: Nov 23 14:03:22 web1 bird_sentinel[1]: x
+    [2026-11-23T14:03:22+01:00 web1 bird_sentinel[1]: x
+""")
 
-# The text of each alert as a stranger can put it into other programs' lines.
-OTHER_PROGRAMS = {
-    "as a user's name": "sshd[811]: Invalid user {} from 198.51.100.7 port 40022",
-    "as a URL": 'haproxy[99]: 198.51.100.7:40022 [23/Nov/2026] "GET /{} HTTP/1.1"',
-    "as a user's name, with a time": f"sshd[811]: Invalid user {CLASSIC}{{}} from 198.51.100.7",
-}
-IMITATIONS = {
-    f"{name} {where}": program.format(line)
-    for name, line in {**ALERTS, **OWN_FORM_ALERTS}.items()
-    for where, program in OTHER_PROGRAMS.items()
-}
-IN_APACHE_LOGS = {
-    f"{name} {where}": log.format(line)
-    for name, line in ALERTS.items()
-    for where, log in {
-        "as a URL in access.log": '198.51.100.7 - - [23/Nov/2026:14:03:22 +0100] "GET /{}" 404 153',
-        "in error.log": "[Mon Mar 09 09:33:41.657477 2026] [php:notice] [pid 465:tid 465]"
-        " [client 198.51.100.7:40022] {}",
-    }.items()
-}
+CLASSIC = "Nov 23 14:03:22 web1 "
+ISO = "2026-11-23T14:03:22.123456+01:00 web1 "
+STAMPS = [
+    CLASSIC,
+    ISO,
+    "Nov  3 14:03:22 web1 ",
+    "2026-11-23T14:03:22Z web1.example.net ",
+    "Nov 23 14:03:22 2001:db8::17 ",
+    # journalctl's short-iso, short-precise and short-full
+    "2026-11-23T14:03:22+0100 web1 ",
+    "Nov 23 14:03:22.123456 web1 ",
+    "Mon 2026-11-23 14:03:22 CET web1 ",
+    # with syslog's priority
+    "<34>Nov 23 14:03:22 web1 ",
+    "<34>2026-11-23T14:03:22.123456+01:00 web1 ",
+]
 
 
-def stamped(lines: dict[str, str], stamps: dict[str, str] = STAMPS) -> dict[str, bytes]:
-    return {
-        f"{name}, {stamp_name}": f"{stamp}{line}".encode()
-        for name, line in lines.items()
-        for stamp_name, stamp in stamps.items()
-    }
+def repeated(line: str) -> str:
+    """A line as rsyslog writes it when it came again, its message with the space before it."""
+    program, _, message = line.partition(":")
+    return f"{program}: message repeated 2 times: [{message}]"
 
 
-def encoded(lines: dict[str, str]) -> dict[str, bytes]:
-    return {name: line.encode() for name, line in lines.items()}
+def repeated_from_the_journal(line: str) -> str:
+    """The same where rsyslog reads the journal, which has the message without that space."""
+    return repeated(line.replace(": ", ":", 1))
 
 
-EVERY_STAMP = {**STAMPS, **OTHER_STAMPS}
-ONE_OF_EACH_STAMP = stamped({"a SYN flood": ALERTS["a SYN flood"]}, OTHER_STAMPS)
-MUST_ALERT = {**stamped(ALERTS), **encoded(OWN_FORM_ALERTS), **ONE_OF_EACH_STAMP}
-MUST_NOT_ALERT = {**stamped(QUIET), **encoded(OWN_FORM_QUIET)}
-IMITATES_AN_ALERT = {**stamped(IMITATIONS), **encoded(IN_APACHE_LOGS)}
-NOT_OURS = encoded(LOOKS_LIKE_OURS)
-MUST_BE_IGNORED = stamped(OWN_REPORTS, EVERY_STAMP)
-MUST_ALERT_ALL_THE_SAME = stamped(MENTIONS, EVERY_STAMP)
+# Where a stranger can put the text of an alert into another program's line.
+ELSEWHERE = [
+    CLASSIC + "sshd[811]: Invalid user {} from 198.51.100.7 port 40022",
+    CLASSIC + "sshd[811]: Invalid user " + CLASSIC + "{} from 198.51.100.7",
+    CLASSIC + "sshd[811]: message repeated 2 times: [ Invalid user {} from 198.51.100.7]",
+    ISO + 'haproxy[99]: 198.51.100.7:40022 [23/Nov/2026] "GET /{} HTTP/1.1"',
+    '198.51.100.7 - - [23/Nov/2026:14:03:22 +0100] "GET /{}" 404 153',
+    "[Mon Mar 09 09:33:41 2026] [php:notice] [pid 465:tid 465] [client 198.51.100.7:40022] {}",
+    # journalctl indents what follows in a message of several lines
+    " " * len(CLASSIC) + "{}",
+    " " * len(CLASSIC) + CLASSIC + "{}",
+]
 
 # ---- hostile text ----
 
-SHELL_TRICKS = {
-    "a command substitution": b"$(touch pwned)",
-    "backticks": b"`touch pwned`",
-    "a semicolon": b"; touch pwned ;",
-    "a pipe": b"| touch pwned",
-    "an ampersand": b"& touch pwned & && touch pwned",
-    "a redirection": b"> pwned >> pwned < /dev/null 2>&1",
-    "one double quote": b'"',
-    "one single quote": b"'",
-    "quotes closed and a command": b"\"; touch pwned; \" '; touch pwned; '",
-    "quotes of every kind": "\" ' ` “ ” ‘ ’ « » ″".encode(),
-    "a glob": b"* ? [a-z]* /* ~ ~root {a,b}",
-    "a comment sign": b"x # y #z",
-    "an exclamation mark": b"!! !-1 !$",
-    "a single backslash": b"\\",
-    "backslashes": b'\\\\ \\" \\n \\$ \\0 \\',
-    "percent signs": b"%s %n %d %% %00 %(x)s",
-    "the variable itself": b'$SWATCH_LINE ${SWATCH_LINE} "\\$SWATCH_LINE"',
-    "shell variables": b"$IFS ${IFS} $HOME $$ $? $@ $* $0 $1 ${PATH:0:1}",
-    "perl variables": b"@{[ `touch pwned` ]} ${\\ `touch pwned`} $_ @ARGV %ENV $ENV{HOME} @INC",
-    "perl code": b"'); system('touch pwned'); (' . `touch pwned` . ",
-    "spaces": b"  a   b    c  ",
-    "a tab": b"a\tb\t\tc",
-    "a carriage return": b"a\rb",
-    "invalid UTF-8": b"\xff\xfe \xc3( \x80 \xe2\x82 \xf8\x88\x80\x80\x80 \xed\xa0\x80",
-    "UTF-8": "žluťoučký кит 🐦 \u202e\u2066 e\u0301".encode(),
-    "ANSI and OSC sequences": b"\x1b[31mred\x1b[0m \x1b]0;title\x07 \x9b31m \x08\x08",
-    "every byte but NUL and newline": bytes(b for b in range(256) if b not in (0, 10)),
-    "an option": b"--to evil",
-    "all options": b"--config /etc/passwd --dry-run --no-wait --to evil --version -h -- -",
-}
-DASHES = {
-    "a dash": b"- ",
-    "two dashes": b"-- ",
-    "an option": b"--to evil ",
-    "an option with a value": b"--config=/dev/null ",
-    "a letter option": b"-h ",
-}
-
-
-def in_an_sshd_line(text: bytes) -> bytes:
-    return (
-        CLASSIC.encode()
-        + b"sshd[811]: error: maximum authentication attempts exceeded for invalid user "
-        + text
-        + b" from 198.51.100.7 port 40022 ssh2 [preauth]"
-    )
-
-
-HOSTILE = {
-    **{f"{name} in a line": in_an_sshd_line(text) for name, text in SHELL_TRICKS.items()},
-    **{f"{name} as the whole line": text + b" HOSTILE" for name, text in SHELL_TRICKS.items()},
-    **{f"{name} at the start": text + b"HOSTILE" for name, text in DASHES.items()},
-    **{f"{name} at the end": b"HOSTILE " + text for name, text in DASHES.items()},
-}
-WITH_NUL = {
-    "a NUL": in_an_sshd_line(b"a\0b\0\0c"),
-    "a NUL at the start": b"\0HOSTILE",
-    "a NUL and then the payload": b"harmless\0$(touch pwned) HOSTILE",
-}
-CUT = 50_000  # bytes of a line that the exec form passes on
-LONG = {
-    "just short enough": b"HOSTILE" + b"x" * (CUT - 7),
-    "128 KiB": b"HOSTILE" + b"x" * (128 * 1024 - 7),
-    "128 KiB with the variable's name": b"HOSTILE" + b"x" * (128 * 1024 - len("SWATCH_LINE=") - 8),
-    "1 MiB": in_an_sshd_line(b"y" * 1024 * 1024),
-    "1 MiB of quotes": in_an_sshd_line(b"\"'`" * (1024 * 1024 // 3)),
-    "1 MiB of UTF-8": b"HOSTILE" + "€".encode() * (1024 * 1024 // 3),
-    "1 MiB of NUL": b"HOSTILE" + b"\0" * 1024 * 1024 + b"end",
-    "1 MiB of almost a sudo failure": CLASSIC.encode()
-    + b"sudo:"
-    + b" : 1 incorrect password attempt" * (1024 * 1024 // 31)
+SHELL_TRICKS = [
+    b"$(touch pwned)",
+    b"`touch pwned`",
+    b"; touch pwned ;",
+    b"| touch pwned",
+    b"& touch pwned & && touch pwned",
+    b"> pwned >> pwned < /dev/null 2>&1",
+    b'"',
+    b"'",
+    b"\"; touch pwned; \" '; touch pwned; '",
+    "\" ' ` “ ” ‘ ’ « » ″".encode(),
+    b"* ? [a-z]* /* ~ ~root {a,b}",
+    b"x # y #z",
+    b"!! !-1 !$",
+    b"\\",
+    b'\\\\ \\" \\n \\$ \\0 \\',
+    b"%s %n %d %% %00 %(x)s",
+    b'$SWATCH_LINE ${SWATCH_LINE} "\\$SWATCH_LINE"',
+    b"$IFS ${IFS} $HOME $$ $? $@ $* $0 $1 ${PATH:0:1}",
+    b"@{[ `touch pwned` ]} ${\\ `touch pwned`} $_ @ARGV %ENV $ENV{HOME} @INC",
+    b"'); system('touch pwned'); (' . `touch pwned` . ",
+    b"  a   b    c  ",
+    b"a\tb\t\tc",
+    b"a\rb",
+    b"\xff\xfe \xc3( \x80 \xe2\x82 \xf8\x88\x80\x80\x80 \xed\xa0\x80",
+    "žluťoučký кит 🐦 \u202e\u2066 e\u0301".encode(),
+    b"\x1b[31mred\x1b[0m \x1b]0;title\x07 \x9b31m \x08\x08",
+    bytes(b for b in range(256) if b not in (0, 10)),
+    b"--config /etc/passwd --dry-run --no-wait --to evil --version -h -- -",
+]
+OPTIONS = [b"-", b"--", b"--to evil", b"--config=/dev/null", b"-h"]
+KIB_128, MIB = 128 * 1024, 1024 * 1024
+HOSTILE = [
+    *(text + b" HOSTILE" for text in SHELL_TRICKS),
+    *(b"HOSTILE " + text for text in OPTIONS),
+    # a line of a shipped pattern, which matches without the HOSTILE that the others need
+    CLASSIC.encode() + b"arpwatch: flip flop " + b" ".join(SHELL_TRICKS),
+    b"\0HOSTILE",
+    b"harmless\0$(touch pwned)\0\0 HOSTILE",
+    b"HOSTILE" + b"\0" * MIB + b"end",
+    # as long as exec passes on, longer than Linux allows, and such that patterns have to search
+    b"HOSTILE" + b"x" * (50_000 - 7),
+    b"HOSTILE" + b"x" * (KIB_128 - 7),
+    b"HOSTILE" + b"x" * (KIB_128 - len("SWATCH_LINE=") - 8),
+    b"HOSTILE" + b"\"'`" * (MIB // 3),
+    b"HOSTILE" + "€".encode() * (MIB // 3),
+    CLASSIC.encode() + b"sudo:" + b" : 1 incorrect password attempt" * (MIB // 31) + b" HOSTILE",
+    CLASSIC.encode() + b"snort: " + b"[1:2:3] kernel: I/O error on dev sr0 [" * (MIB // 38)
     + b" HOSTILE",
-    "1 MiB of almost an alert": CLASSIC.encode()
-    + b"snort: "
-    + b"[1:2:3] kernel: I/O error on dev sr0 [" * (1024 * 1024 // 38)
-    + b" HOSTILE",
-}
-ALL_HOSTILE = {**HOSTILE, **WITH_NUL, **LONG}
+]  # fmt: skip
+
+
+def as_exec_passes_on(line: bytes) -> bytes:
+    return line[:50_000].replace(b"\0", b"")
+
 
 # ---- running swatchdog ----
 
 
 class Alert(NamedTuple):
+    """How bird_sentinel was called."""
+
     arguments: list[bytes]
     stdin: bytes
 
 
 class Swatch:
-    """A directory of its own, with a home, a PATH that begins with the recorder, a place to run."""
+    """A directory of its own, with a PATH that begins with the recorder, and a place to run."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -529,7 +486,7 @@ class Swatch:
         perl = shutil.which("perl")
         assert perl, "swatchdog is written in perl, and there is none"
         self.command("bird_sentinel", RECORDER.format(perl=perl))
-        self.environment = {
+        self.environment: Mapping[str, str] = {
             "PATH": f"{self.bin}:{os.environ['PATH']}",
             "HOME": str(directory / "home"),
             "RECORDS": str(self.records),
@@ -541,34 +498,23 @@ class Swatch:
         path.write_text(text)
         path.chmod(0o755)
 
-    def config(self, text: str | None = None) -> Path:
-        path = self.directory / "swatchrc"
-        path.write_text(SWATCHRC.read_text() if text is None else text)
-        return path
-
     def log(self, lines: list[bytes], name: str = "log") -> Path:
         path = self.directory / name
         path.write_bytes(b"".join(line + b"\n" for line in lines))
         return path
 
     @contextmanager
-    def running(self, config: Path, *source: str) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, source: str, config: str = SHIPPED) -> Iterator[subprocess.Popen[bytes]]:
         """Run swatchdog in a session of its own; afterwards nothing of it is left."""
+        swatchrc = self.directory / "swatchrc"
+        swatchrc.write_text(config)
         with (self.directory / "output").open("wb") as output:
             process = subprocess.Popen(
-                [
-                    "swatchdog",
-                    f"--config-file={config}",
-                    f"--script-dir={self.directory / 'scripts'}",
-                    *source,
-                ],
-                cwd=self.directory / "cwd",
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=output,
-                start_new_session=True,
-            )
+                ["swatchdog", f"--config-file={swatchrc}",
+                 f"--script-dir={self.directory / 'scripts'}", source],
+                cwd=self.directory / "cwd", env=self.environment, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=output,
+            )  # fmt: skip
         try:
             yield process
         finally:
@@ -576,69 +522,42 @@ class Swatch:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def run(self, config: Path, *source: str) -> list[Alert]:
-        """Run swatchdog to the end of its source and return what it called bird_sentinel with."""
-        with self.running(config, *source) as process:
+    def read(self, source: str, config: str = SHIPPED) -> list[Alert]:
+        """Run swatchdog to the end of its source; what it called bird_sentinel with."""
+        with self.running(source, config) as process:
             status = process.wait(timeout=60)
-            self.ended_well(process, status)
-        return self.alerts()
-
-    def ended_well(self, process: subprocess.Popen[bytes], status: int) -> None:
+            until(lambda: gone(process.pid), 5, "swatchdog leaves no process behind")
         assert (self.directory / "output").read_bytes() == b"", "swatchdog complained"
         assert status == 0
-        no_process_left(process.pid)
-        for name in ("home", "cwd", "scripts"):
+        for name in ("cwd", "scripts"):
             assert os.listdir(self.directory / name) == [], f"a file was left in {name}"
+        return self.alerts()
 
     def alerts(self) -> list[Alert]:
-        if not self.records.exists():
-            return []
-        alerts = []
-        for record in self.records.read_text().splitlines():
-            arguments, stdin = record.split(" ")
-            alerts.append(Alert(bytes.fromhex(arguments).split(b"\0"), bytes.fromhex(stdin)))
-        return alerts
+        records = self.records.read_text().splitlines() if self.records.exists() else []
+        calls = [[bytes.fromhex(part) for part in record.split(" ")] for record in records]
+        return [Alert(arguments.split(b"\0"), stdin) for arguments, stdin in calls]
 
-    def wait_for_alert(self, line: bytes) -> None:
-        deadline = time.monotonic() + 20
-        while [b"send", b"--no-wait", b"--", line] not in [a.arguments for a in self.alerts()]:
-            assert time.monotonic() < deadline, f"no alert of {line!r}: {self.alerts()}"
-            time.sleep(0.02)
+    def alerted(self, lines: list[str], config: str = SHIPPED) -> list[str]:
+        """The lines that set off the exec action, in order and as often as they did."""
+        source = self.log([line.encode() for line in lines])
+        alerts = self.read(f"--examine={source}", config)
+        for alert in alerts:
+            assert alert == ([b"send", b"--no-wait", b"--", alert.arguments[-1]], b"")
+        return [alert.arguments[-1].decode() for alert in alerts]
 
 
-def no_process_left(group: int) -> None:
-    deadline = time.monotonic() + 5
-    while True:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        assert time.monotonic() < deadline, "swatchdog left a process behind"
-        time.sleep(0.02)
+def gone(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
-def shipped() -> str:
-    return SWATCHRC.read_text()
-
-
-def action() -> str:
-    """The one action line the shipped file uses."""
-    actions = {line.strip() for line in shipped().splitlines() if line.startswith(" ")}
-    assert len(actions) == 1
-    return actions.pop()
-
-
-def with_pipe() -> str:
-    """The shipped file with the pipe line that its comment offers in place of each exec line."""
-    offered = re.findall(r"^# +(pipe .*)$", shipped(), re.MULTILINE)
-    assert offered == ['pipe "bird_sentinel send --no-wait -"']
-    return shipped().replace(action(), offered[0])
-
-
-def with_catch_all(config: str) -> str:
-    """A pattern an administrator might add, so that lines of any form reach the action."""
-    last = config.rstrip().splitlines()[-1]
-    return f"{config}\nwatchfor /HOSTILE/\n{last}\n"
+def with_catch_all(config: str, pattern: str) -> str:
+    """A pattern that an administrator might add, so that lines of any form reach the action."""
+    return f"{config}\nwatchfor /{pattern}/\n    {config.splitlines()[-1]}\n"
 
 
 @pytest.fixture
@@ -646,225 +565,215 @@ def swatch(tmp_path: Path) -> Swatch:
     return Swatch(tmp_path / "swatch")
 
 
-@pytest.fixture(scope="module")
-def alerted(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """The lines that alerted, of all the tables above, read by one run of the shipped file."""
-    swatch = Swatch(tmp_path_factory.mktemp("tables") / "swatch")
-    tables = (
-        MUST_ALERT,
-        MUST_NOT_ALERT,
-        IMITATES_AN_ALERT,
-        MUST_ALERT_ALL_THE_SAME,
-    )
-    lines = [line for table in tables for line in table.values()]
-    assert len(set(lines)) == len(lines), "a line stands twice in the tables"
-    alerts = swatch.run(swatch.config(), f"--examine={swatch.log(lines)}")
-    for alert in alerts:
-        assert alert.arguments[:-1] == [b"send", b"--no-wait", b"--"]
-    return [alert.arguments[-1] for alert in alerts]
-
-
-@pytest.fixture(scope="module")
-def alerted_by_all(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """The lines that the ignore left over, for a pattern that matches all."""
-    swatch = Swatch(tmp_path_factory.mktemp("all") / "swatch")
-    config = swatch.config(f"{shipped()}\nwatchfor /./\n    {action()}\n")
-    lines = [*MUST_BE_IGNORED.values(), *MUST_ALERT_ALL_THE_SAME.values(), *NOT_OURS.values()]
-    return [a.arguments[-1] for a in swatch.run(config, f"--examine={swatch.log(lines)}")]
-
-
-@pytest.fixture(scope="module")
-def by_exec(tmp_path_factory: pytest.TempPathFactory) -> dict[bytes, Alert]:
-    """What the exec form called bird_sentinel with, by hostile line."""
-    return hostile_run(Swatch(tmp_path_factory.mktemp("exec") / "swatch"), shipped())
-
-
-@pytest.fixture(scope="module")
-def by_pipe(tmp_path_factory: pytest.TempPathFactory) -> dict[bytes, Alert]:
-    """The same for the pipe form."""
-    return hostile_run(Swatch(tmp_path_factory.mktemp("pipe") / "swatch"), with_pipe())
-
-
-def hostile_run(swatch: Swatch, config: str) -> dict[bytes, Alert]:
-    lines = list(ALL_HOSTILE.values())
-    source = f"--examine={swatch.log(lines)}"
-    alerts = swatch.run(swatch.config(with_catch_all(config)), source)
-    assert len(alerts) == len(lines), "an alert was lost, or one too many ran"
-    return dict(zip(lines, alerts))
-
-
-def sentences(table: dict[str, bytes]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("line", table.values(), ids=table.keys())
-
-
 # ---- the patterns ----
 
 
-@sentences(MUST_ALERT)
-def test_alerts_once_with_the_exact_line(alerted: list[bytes], line: bytes) -> None:
-    assert alerted.count(line) == 1
+@pytest.mark.parametrize(
+    "written",
+    [CLASSIC.__add__, ISO.__add__, lambda line: CLASSIC + repeated(line),
+     lambda line: ISO + repeated_from_the_journal(line)],
+    ids=["classic", "ISO", "repeated", "repeated, from the journal"],
+)  # fmt: skip
+def test_a_line_that_matters_alerts_once_and_as_it_is(
+    swatch: Swatch, written: Callable[[str], str]
+) -> None:
+    lines = [written(line) for line in ALERTS]
+    assert swatch.alerted(lines) == lines
 
 
-@sentences(MUST_NOT_ALERT)
-def test_does_not_alert(alerted: list[bytes], line: bytes) -> None:
-    assert line not in alerted
+def test_a_line_that_matters_alerts_in_logs_with_a_form_of_their_own(swatch: Swatch) -> None:
+    assert swatch.alerted(OWN_FORM_ALERTS) == OWN_FORM_ALERTS
 
 
-def test_another_programs_line_that_imitates_an_alert_does_not_alert(alerted: list[bytes]) -> None:
-    fooled = {name for name, line in IMITATES_AN_ALERT.items() if line in alerted}
-    assert fooled == set()
-
-
-@sentences(MUST_BE_IGNORED)
-def test_our_own_report_alerts_by_no_pattern(alerted_by_all: list[bytes], line: bytes) -> None:
-    assert line not in alerted_by_all
-
-
-@sentences(MUST_ALERT_ALL_THE_SAME)
-def test_a_line_that_mentions_bird_sentinel_alerts(alerted: list[bytes], line: bytes) -> None:
-    assert alerted.count(line) == 1
-
-
-@sentences({**MUST_ALERT_ALL_THE_SAME, **NOT_OURS})
-def test_a_line_that_is_not_ours_is_not_ignored(alerted_by_all: list[bytes], line: bytes) -> None:
-    assert alerted_by_all.count(line) == 1
-
-
-def test_each_shipped_pattern_is_reached_by_a_line_of_the_tables(swatch: Swatch) -> None:
-    numbers = iter(range(1000))
-    pattern_count = shipped().count("\nwatchfor ")
-    numbered = re.sub(
-        re.escape(action()), lambda _: f"exec 'bird_sentinel {next(numbers)}'", shipped()
-    )
-    alerts = swatch.run(
-        swatch.config(numbered), f"--examine={swatch.log(list(MUST_ALERT.values()))}"
-    )
+def test_each_pattern_is_reached_by_one_of_these_lines(swatch: Swatch) -> None:
+    numbers = itertools.count()
+    numbered = re.sub(re.escape(EXEC), lambda _: f"exec 'bird_sentinel {next(numbers)}'", SHIPPED)
+    lines = [CLASSIC + line for line in ALERTS] + OWN_FORM_ALERTS
+    alerts = swatch.read(f"--examine={swatch.log([line.encode() for line in lines])}", numbered)
     reached = {int(alert.arguments[0]) for alert in alerts}
-    assert reached == set(range(pattern_count))
+    assert sorted(reached) == list(range(SHIPPED.count("\nwatchfor ")))
+
+
+def test_a_line_that_does_not_matter_does_not_alert(swatch: Swatch) -> None:
+    lines = [CLASSIC + form(line) for line in QUIET for form in (str, repeated)]
+    assert swatch.alerted(lines + OWN_FORM_QUIET) == []
+
+
+def test_another_programs_line_that_imitates_an_alert_does_not_alert(swatch: Swatch) -> None:
+    alerts = ALERTS + OWN_FORM_ALERTS
+    lines = [place.replace("{}", line) for place in ELSEWHERE for line in alerts]
+    assert swatch.alerted(lines) == []
+
+
+def test_our_own_report_alerts_by_no_pattern(swatch: Swatch) -> None:
+    ours = [stamp + form(line) for stamp in STAMPS for line in OWN_REPORTS
+            for form in (str, repeated, repeated_from_the_journal)]  # fmt: skip
+    assert swatch.alerted(ours + NOT_OURS, with_catch_all(SHIPPED, ".")) == NOT_OURS
+
+
+def test_a_line_that_mentions_bird_sentinel_alerts_whatever_its_time_looks_like(
+    swatch: Swatch,
+) -> None:
+    lines = [stamp + line for stamp in STAMPS for line in MENTIONS]
+    lines += [CLASSIC + repeated(line) for line in MENTIONS]
+    assert swatch.alerted(lines) == lines
 
 
 # ---- the file ----
 
 
-def test_the_file_sets_the_line_once_and_before_anything_that_matches() -> None:
-    settings = [line for line in shipped().splitlines() if line and line[0] not in "# "]
+def test_the_file_sets_the_line_and_ignores_our_reports_before_it_watches() -> None:
+    settings = [line for line in SHIPPED.splitlines() if line and line[0] not in "# "]
     assert settings[0].startswith("perlcode 1 ($ENV{SWATCH_LINE} = ")
-    assert shipped().count("$ENV{SWATCH_LINE}") == 1
     keywords = [line.split()[0] for line in settings]
-    assert keywords[:4] == ["perlcode"] * 3 + ["ignore"]
-    assert set(keywords[4:]) == {"watchfor"}
+    assert keywords[:5] == ["perlcode"] * 4 + ["ignore"]
+    assert set(keywords[5:]) == {"watchfor"}
 
 
-def test_each_pattern_says_what_it_catches_and_has_the_one_action() -> None:
-    lines = shipped().splitlines()
-    for number, line in enumerate(lines):
-        if line.startswith("watchfor"):
-            assert lines[number - 1].startswith("# "), line
-            assert lines[number + 1] == f"    {action()}", line
-    assert action() == """exec 'bird_sentinel send --no-wait -- "\\$SWATCH_LINE"'"""
+def test_each_pattern_says_what_it_catches_and_has_the_one_action_and_no_other() -> None:
+    lines = SHIPPED.splitlines()
+    patterns = [n for n, line in enumerate(lines) if line.startswith("watchfor")]
+    assert [lines[n] for n in patterns if not lines[n - 1].startswith("# ")] == []
+    assert [n - 1 for n, line in enumerate(lines) if line == f"    {EXEC}"] == patterns
+    assert len([line for line in lines if line.startswith(" ")]) == len(patterns)
 
 
-def test_no_pattern_drops_or_throttles_lines() -> None:
-    assert not re.search(r"^\s*(threshold|throttle|continue|quit)\b", shipped(), re.MULTILINE)
+def test_the_file_offers_the_pipe_form_and_never_the_dangerous_ones() -> None:
+    assert re.findall(r"^# +(pipe .*)$", SHIPPED, re.MULTILINE) == [PIPE]
+    assert not re.search(r"(exec|pipe) .*\$[_\d]", SHIPPED)
 
 
 # ---- hostile text ----
 
 
-@sentences(HOSTILE)
-def test_exec_passes_on_the_exact_line_and_nothing_else(
-    by_exec: dict[bytes, Alert], line: bytes
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [(EXEC, lambda line: Alert([b"send", b"--no-wait", b"--", as_exec_passes_on(line)], b"")),
+     (PIPE, lambda line: Alert([b"send", b"--no-wait", b"-"], line))],
+    ids=["exec", "pipe"],
+)  # fmt: skip
+def test_a_hostile_line_is_passed_on_byte_for_byte_and_does_nothing_else(
+    swatch: Swatch, action: str, expected: Callable[[bytes], Alert]
 ) -> None:
-    assert by_exec[line] == Alert([b"send", b"--no-wait", b"--", line], b"")
+    config = with_catch_all(SHIPPED.replace(EXEC, action), "HOSTILE")
+    alerts = swatch.read(f"--examine={swatch.log(HOSTILE)}", config)
+    assert len(alerts) == len(HOSTILE), "an alert was lost, or one too many ran"
+    assert [line[:80] for line, alert in zip(HOSTILE, alerts) if alert != expected(line)] == []
 
 
-@sentences(WITH_NUL)
-def test_exec_passes_on_all_but_the_nul(by_exec: dict[bytes, Alert], line: bytes) -> None:
-    assert by_exec[line].arguments == [b"send", b"--no-wait", b"--", line.replace(b"\0", b"")]
-
-
-@sentences(LONG)
-def test_exec_passes_on_the_beginning_of_a_long_line(
-    by_exec: dict[bytes, Alert], line: bytes
-) -> None:
-    expected = line[:CUT].replace(b"\0", b"")
-    assert by_exec[line].arguments == [b"send", b"--no-wait", b"--", expected]
-
-
-@sentences(ALL_HOSTILE)
-def test_pipe_passes_on_the_exact_line_and_nothing_else(
-    by_pipe: dict[bytes, Alert], line: bytes
-) -> None:
-    assert by_pipe[line] == Alert([b"send", b"--no-wait", b"-"], line)
+def test_a_line_in_the_string_of_exec_runs_what_it_says(swatch: Swatch) -> None:
+    # why the file warns of it; and that the tests above would see it
+    config = with_catch_all(SHIPPED.replace(EXEC, 'exec "bird_sentinel send $_"'), "HOSTILE")
+    with swatch.running(f"--examine={swatch.log([b'$(touch pwned) HOSTILE'])}", config) as process:
+        process.wait(timeout=60)
+    assert os.listdir(swatch.directory / "cwd") == ["pwned"]
 
 
 def test_exec_survives_the_smallest_limit_on_arguments(swatch: Swatch) -> None:
     # Linux allows a quarter of the stack limit, and 128 KiB at the least.
     swatchdog = shutil.which("swatchdog")
     swatch.command("swatchdog", f'#!/bin/sh\nulimit -s 256\nexec {swatchdog} "$@"\n')
-    swatch.environment["PADDING"] = "p" * 16_000
-    line = LONG["1 MiB"]
-    alerts = swatch.run(swatch.config(), f"--examine={swatch.log([line])}")
-    assert [alert.arguments[-1] for alert in alerts] == [line[:CUT]]
+    swatch.environment = {**swatch.environment, "PADDING": "p" * 16_000}
+    line = CLASSIC + "arpwatch: flip flop " + "y" * MIB
+    assert swatch.alerted([line]) == [line[:50_000]]
 
 
-@pytest.mark.parametrize("form", [shipped, with_pipe], ids=["exec", "pipe"])
+@pytest.mark.parametrize("action", [EXEC, PIPE], ids=["exec", "pipe"])
 def test_a_bird_sentinel_that_ends_at_once_does_not_take_swatch_with_it(
-    swatch: Swatch, form: Callable[[], str]
+    swatch: Swatch, action: str
 ) -> None:
     swatch.command("bird_sentinel", '#!/bin/sh\necho "00 " >> "$RECORDS"\nexit 2\n')
-    lines = [in_an_sshd_line(b"x" * 200_000)] * 5
-    assert len(swatch.run(swatch.config(form()), f"--examine={swatch.log(lines)}")) == 5
+    source = swatch.log([CLASSIC.encode() + b"arpwatch: flip flop " + b"x" * 200_000] * 5)
+    assert len(swatch.read(f"--examine={source}", SHIPPED.replace(EXEC, action))) == 5
 
 
 # ---- where lines come from ----
 
 
 def test_lines_appended_to_log_files_alert_and_a_rotated_log_is_followed(swatch: Swatch) -> None:
-    source = re.findall(r"^# .*--tail-file='([^']*)'", shipped(), re.MULTILINE)
+    source = re.findall(r"^# .*--tail-file='([^']*)'", SHIPPED, re.MULTILINE)
     assert source == ["/var/log/syslog /var/log/auth.log"]
     syslog, auth = swatch.log([], "syslog"), swatch.log([], "auth.log")
-    alert, quiet = list(MUST_ALERT.values()), list(MUST_NOT_ALERT.values())
+    alert, quiet = [[(CLASSIC + line).encode() for line in lines] for lines in (ALERTS, QUIET)]
 
     def append(path: Path, *lines: bytes) -> None:
-        with path.open("ab") as log:
-            log.write(b"".join(line + b"\n" for line in lines))
+        with path.open("ab") as file:
+            file.write(b"".join(line + b"\n" for line in lines))
 
-    def append_until_seen(path: Path, line: bytes) -> None:
-        # tail reads from the end of the file as it is when it starts, or starts to follow it
-        deadline = time.monotonic() + 20
-        while line not in [a.arguments[-1] for a in swatch.alerts()]:
-            assert time.monotonic() < deadline, f"no alert of {line!r}"
-            append(path, line)
-            time.sleep(0.1)
+    def seen(line: bytes) -> bool:
+        return line in [alert.arguments[-1] for alert in swatch.alerts()]
 
-    with swatch.running(swatch.config(), f"--tail-file={syslog} {auth}") as process:
-        append_until_seen(syslog, alert[0])
+    def seen_by_now() -> bool:
+        # tail reads from the end of the file as it is when it starts to follow it
+        append(syslog, alert[0])
+        return seen(alert[0])
+
+    with swatch.running(f"--tail-file={syslog} {auth}") as process:
+        until(seen_by_now, 20)
         append(syslog, quiet[0], alert[1], quiet[1])
         append(auth, quiet[2], alert[2])
-        swatch.wait_for_alert(alert[1])
-        swatch.wait_for_alert(alert[2])
+        until(lambda: seen(alert[1]) and seen(alert[2]), 20)
         syslog.rename(swatch.directory / "syslog.1")
         swatch.log([alert[3]], "syslog")
-        swatch.wait_for_alert(alert[3])
+        until(lambda: seen(alert[3]), 20)
         process.send_signal(signal.SIGTERM)
-        status = process.wait(timeout=10)
-        output = (swatch.directory / "output").read_text()
-        assert status == 0
-        no_process_left(process.pid)
-    complaints = [
-        line for line in output.splitlines() if line and not re.match(r"\S*tail: |Caught a", line)
-    ]
-    assert complaints == []
-    seen = [a.arguments[-1] for a in swatch.alerts() if a.arguments[-1] != alert[0]]
-    assert sorted(seen) == sorted(alert[1:4])
+        assert process.wait(timeout=10) == 0
+        until(lambda: gone(process.pid), 5, "swatchdog leaves no process behind")
+    output = (swatch.directory / "output").read_text().splitlines()
+    assert [line for line in output if line and not re.match(r"\S*tail: |Caught a", line)] == []
+    lines = [a.arguments[-1] for a in swatch.alerts() if a.arguments[-1] != alert[0]]
+    assert sorted(lines) == sorted(alert[1:4])
 
 
 def test_the_journalctl_command_of_the_comment_feeds_the_file(swatch: Swatch) -> None:
-    commands = re.findall(r"^# .*--read-pipe='([^']*)'", shipped(), re.MULTILINE)
+    commands = re.findall(r"^# .*--read-pipe='([^']*)'", SHIPPED, re.MULTILINE)
     assert commands == ["journalctl -f -n 0 -a"]
-    alert, quiet = list(MUST_ALERT.values())[:10], list(MUST_NOT_ALERT.values())[:10]
-    swatch.environment["JOURNAL"] = str(swatch.log(alert + quiet))
+    lines = [(ISO + line).encode() for line in (ALERTS[9], QUIET[9], ALERTS[10])]
+    swatch.environment = {**swatch.environment, "JOURNAL": str(swatch.log(lines))}
     swatch.command("journalctl", '#!/bin/sh\n[ "$*" = "-f -n 0 -a" ] && exec cat "$JOURNAL"\n')
-    alerts = swatch.run(swatch.config(), f"--read-pipe={commands[0]}")
-    assert [a.arguments[-1] for a in alerts] == alert
+    alerts = swatch.read(f"--read-pipe={commands[0]}")
+    assert [alert.arguments[-1] for alert in alerts] == [lines[0], lines[2]]
+
+
+# ---- the installed command ----
+
+# Each is a kind of its own, so that a digest quotes each; NUL, and what a DM cannot hold, go.
+ON_THE_PHONE = {
+    b"--to evil -h -- HOSTILE": "--to evil -h -- HOSTILE",
+    b"""HOSTILE " ' ` and "; touch pwned; " '; touch pwned; '""": None,
+    b"HOSTILE $(touch pwned) `touch pwned` ; touch pwned | touch pwned & touch pwned": None,
+    b'HOSTILE \\\\ \\" \\n \\$SWATCH_LINE $HOME ${IFS} %s %(x)s * ? ~ # !! {a,b} \\': None,
+    b"a NUL\0 and then $(touch pwned) and the end HOSTILE": (
+        "a NUL and then $(touch pwned) and the end HOSTILE"
+    ),
+}
+
+
+@pytest.fixture
+def real(swatch: Swatch, sentinel: Sentinel) -> Swatch:
+    """swatchdog with the installed command, authorized, in place of the recorder."""
+    swatch.environment = sentinel.env
+    return swatch
+
+
+@pytest.mark.parametrize("action", [EXEC, PIPE], ids=["exec", "pipe"])
+def test_a_hostile_line_is_on_the_phone_byte_for_byte(real: Swatch, x: FakeX, action: str) -> None:
+    config = with_catch_all(SHIPPED.replace(EXEC, action), "HOSTILE")
+    real.read(f"--examine={real.log(list(ON_THE_PHONE))}", config)
+    expected = [text or line.decode() for line, text in ON_THE_PHONE.items()]
+
+    def missing() -> list[str]:
+        return [text for text in expected if not any(text in dm.text for dm in x.dms)]
+
+    until(lambda: not missing(), 20, "not all of the lines are quoted")
+
+
+@pytest.mark.parametrize("action", [EXEC, PIPE], ids=["exec", "pipe"])
+def test_a_line_too_long_for_linux_and_for_a_dm_is_on_the_phone_cut(
+    real: Swatch, x: FakeX, action: str
+) -> None:
+    config = with_catch_all(SHIPPED.replace(EXEC, action), "HOSTILE")
+    real.read(f"--examine={real.log([b'HOSTILE ' + b'x' * KIB_128])}", config)
+    until(lambda: x.dms, 20, "nothing arrived")
+    assert "HOSTILE " + "x" * 5_000 in x.dms[0].text
+    assert len(x.dms[0].text) <= 10_000

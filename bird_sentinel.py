@@ -276,26 +276,29 @@ def write_file(path: str, data: bytes, temporary: str) -> None:
     sync_directory(os.path.dirname(path))
 
 
-def of_another(what: str, path: str, uid: int) -> Problem:
-    """What to say of a file or a directory that belongs to somebody else."""
-    user = f"user id {uid}"
-    with ignoring(KeyError):
-        user = pwd.getpwuid(uid).pw_name
-    return Problem(CONFIG, f"the {what} {path} belongs to {user}",
-                   f"run it as that user (as root: runuser -u {user} -- bird_sentinel), or name a"
-                   " config of your own with --config")  # fmt: skip
+def require_safe(what: str, path: str, found: os.stat_result, others: int) -> None:
+    """Raise Problem where a file or a directory belongs to somebody else, or lets others do what
+    these bits of a mode stand for."""
+    if found.st_uid not in (os.geteuid(), 0):
+        user = f"user id {found.st_uid}"
+        with ignoring(KeyError):
+            user = pwd.getpwuid(found.st_uid).pw_name
+        raise Problem(CONFIG, f"the {what} {path} belongs to {user}",
+                      f"run it as that user (as root: runuser -u {user} -- bird_sentinel), or name"
+                      " a config of your own with --config")  # fmt: skip
+    if found.st_mode & others:
+        may, mend = ("read or written", "600") if others & 0o044 else ("written", "go-w")
+        raise Problem(CONFIG, f"the {what} {path} can be {may} by others",
+                      f"run: chmod {mend} {quoted(path)}")  # fmt: skip
 
 
 def require_ours(directory: str) -> None:
     """Raise Problem where somebody else could put files into a directory, or owns it: root with a
     user's HOME would leave files there which that user cannot touch.  Raises OSError where there is
     no directory."""
-    for found in (os.lstat(directory), os.stat(directory)):
-        if found.st_uid not in (os.geteuid(), 0):
-            raise of_another("directory", directory, found.st_uid)
-    if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
-        raise Problem(CONFIG, f"the directory {directory} can be written by others",
-                      f"run: chmod go-w {quoted(directory)}")  # fmt: skip
+    found = os.stat(directory)
+    require_safe("directory", directory, os.lstat(directory), 0)
+    require_safe("directory", directory, found, 0 if found.st_mode & stat.S_ISVTX else 0o022)
 
 
 def make_directory(path: str) -> None:
@@ -331,8 +334,7 @@ class Spool:
         Raises OSError, and Problem where the queue is not safe."""
         alert.name = f"{int(alert.sent * 1e9):019d}.{os.getpid()}.{short_host_name()}"
         for name in ("tmp", "to", "refused", "new"):
-            if not os.path.isdir(self.path("new")):
-                make_directory(self.path(name))
+            make_directory(self.path(name))
         require_ours(self.root)
         require_ours(os.path.dirname(self.root))
         self.write(alert.dump(), "new", alert.name)
@@ -382,17 +384,22 @@ class Spool:
         """Take a file into a digest: a folded backlog or an alert, of a recipient or ("") not yet
         distributed.  A damaged backlog is put aside, where a person sees it."""
         path = ("to", recipient, name) if recipient else ("new", name)
-        alert = None if is_folded(name) else self.read(*path)
-        if alert:
-            digest.add(alert)
-        if is_folded(name):
-            try:
-                with open(self.path(*path), "rb") as file:
-                    digest.load(file.read())
-                digest.folded.append(name)
-            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                with ignoring(FileNotFoundError):
-                    os.rename(self.path(*path), self.path("refused", f"{time.time_ns()}.{name}"))
+        if is_alert(name) or not recipient:
+            alert = self.read(*path)
+            if alert:
+                digest.add(alert)
+            return
+        try:
+            with open(self.path(*path), "rb") as file:
+                data = file.read()
+            tried = Digest()
+            tried.load(data)
+            compose(tried, "", time.time())
+            digest.load(data)
+            digest.folded.append(name)
+        except Exception:  # whatever is wrong with it, it does not hold up the others
+            with ignoring(FileNotFoundError):
+                os.rename(self.path(*path), self.path("refused", f"{time.time_ns()}.{name}"))
 
     def refused(self) -> list[Alert]:
         """What X would not take, and what could not be read."""
@@ -424,8 +431,9 @@ class Spool:
         return len(names) > FOLD
 
 
-def is_folded(name: str) -> bool:
-    return name.startswith("folded")
+def is_alert(name: str) -> bool:
+    """Whether a file is an alert's, and no folded backlog."""
+    return not name.startswith("folded")
 
 
 def pending_in(spool: Spool) -> tuple[int, float]:
@@ -435,8 +443,9 @@ def pending_in(spool: Spool) -> tuple[int, float]:
     folded, oldest = [0], time.time()
     for recipient, some in spool.pending().items():
         digest = Digest()
-        for name in filter(is_folded, some):
-            spool.count_in(digest, recipient, name)
+        for name in some:
+            if not is_alert(name) and recipient:
+                spool.count_in(digest, recipient, name)
         names.update(set(some).difference(digest.folded, digest.counted))
         folded.append(digest.count)
         oldest = min(oldest, digest.first)
@@ -462,8 +471,10 @@ def start_worker(config_path: str, spool: Spool, *words: str) -> None:
     Where one runs already the new one ends at once.  Raises Problem."""
     command = [sys.executable, os.path.abspath(__file__), "worker", config_path, spool.root, *words]
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
-    environment = {name: os.path.abspath(value) if name.endswith("CA_BUNDLE") else value
-                   for name, value in os.environ.items() if value and name != "SWATCH_LINE"}  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if name != "SWATCH_LINE"}
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if environment.get(name):
+            environment[name] = os.path.abspath(environment[name])
     try:
         os.posix_spawn(sys.executable, command, environment, file_actions=null, setsid=True,
                        setsigmask=[], setsigdef=SIGNALS)  # fmt: skip
@@ -579,11 +590,7 @@ def require_private(path: str, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise Problem(CONFIG, f"the config {path} is not a regular file, which is not safe",
                       "name the file itself, or another place, with --config")  # fmt: skip
-    if found.st_uid not in (os.geteuid(), 0):
-        raise of_another("config", path, found.st_uid)
-    if found.st_mode & 0o077:
-        raise Problem(CONFIG, f"the config {path} can be read or written by others",
-                      f"run: chmod 600 {quoted(path)}")  # fmt: skip
+    require_safe("config", path, found, 0o077)
 
 
 def read_config(path: str) -> Config:
@@ -1383,6 +1390,8 @@ class Worker:
             self.distribute(config)
             import_tweepy()
         except Problem as problem:
+            if self.state.wait("").error != problem.message:
+                report(problem.message)
             self.state.hold("", (0.0,), CONFIG, problem.message, problem.hint)
             return MINUTE
         if self.state.wait("").status == CONFIG:
@@ -1428,7 +1437,7 @@ class Worker:
         handles = {handle.lower() for handle in config.recipients}
         for name in self.files(gone):
             path = self.spool.path("to", gone, name)
-            alert = None if is_folded(name) else self.spool.read("to", gone, name)
+            alert = self.spool.read("to", gone, name) if is_alert(name) else None
             to = {handle.lower() for handle in alert.to} if alert else set()
             sent = sent_at(name, time.time())
             for recipient in config.recipients.values():
@@ -1451,7 +1460,7 @@ class Worker:
     def gather(self, recipient: str, names: Iterable[str] | None = None) -> Digest:
         """What a recipient has not got, or these files of it."""
         digest = Digest()
-        for name in sorted(self.files(recipient) if names is None else names, key=is_folded):
+        for name in sorted(self.files(recipient) if names is None else names, key=is_alert):
             if name in digest.counted:  # from before a crash
                 self.remove(recipient, name)
             else:
@@ -1545,13 +1554,15 @@ class Worker:
     def put_aside(self, recipient: str, part: Digest, why: str) -> None:
         """Keep alerts that X refuses where a person can read them, out of the way of the others."""
         for name in part.names():
-            alert = None if is_folded(name) else self.spool.read("to", recipient, name)
+            alert = self.spool.read("to", recipient, name) if is_alert(name) else None
             if alert is None:
-                text, name = compose(part, "", time.time()), f"{int(part.first * 1e9):019d}.{name}"
-                alert = Alert(text, part.first, "", name=name)
+                aside = f"{int(part.first * 1e9):019d}.{name}"
+                alert = Alert(compose(part, "", time.time()), part.first, "", name=aside)
             alert.why = why
-            with ignoring(OSError):  # a full disk: then it is gone, but was told of
-                self.spool.write(alert.dump(), "refused", name)
+            with ignoring(OSError):  # on a full disk it is moved, but not told why
+                os.rename(self.spool.path("to", recipient, name),
+                          self.spool.path("refused", alert.name))  # fmt: skip
+                self.spool.write(alert.dump(), "refused", alert.name)
 
     def defer(self, config: Config, recipient: str, outcome: Outcome) -> None:
         """Record why the account or a recipient has to wait, and how long."""
@@ -1585,7 +1596,8 @@ class Worker:
         for scope, wait in waits.items():
             if wait.status in (REFUSED, CONFIG) or scope == "fault":
                 whom = f"@{self.config.handle(scope)}: " if scope.isdecimal() and self.config else ""
-                found[f"{scope}:{wait.status}"] = whom + wait.error, wait.hint, scope
+                name = re.sub(r"\d+", "", f"{whom}{wait.error}")
+                found[name] = whom + wait.error, wait.hint, scope
         held = [w for w in waits.values() if w.status or w.error == X_LIMIT and w.due(now) > now]
         oldest = pending_in(self.spool)[1] if held and not found else now
         if now - oldest >= LATE:
@@ -1598,15 +1610,14 @@ class Worker:
         begins, with the digest that waits, and once when DMs flow again."""
         found = self.troubles()
         new, over = found.keys() - set(self.state.told), self.state.told and not found
-        changed, self.state.told = list(found) != self.state.told, list(found)
+        self.state.told = list(found)
         self.state.save()  # first: a command that ends us must not be run again and again
         lines = [f"{words}\nhint: {hint}\n" for words, hint, _ in found.values()]
-        if changed:
-            with ignoring(OSError):
-                if found:
-                    self.spool.write("".join(lines).encode(), "trouble")
-                else:
-                    os.unlink(self.spool.path("trouble"))
+        with ignoring(OSError):
+            if new or bool(found) != os.path.exists(self.spool.path("trouble")):
+                self.spool.write("".join(lines).encode(), "trouble")
+            if not found:
+                os.unlink(self.spool.path("trouble"))
         command = self.config and self.config.delivery.get("on_trouble")
         if self.config and command and (new or over):
             host = self.config.host or short_host_name()
@@ -2016,31 +2027,30 @@ def send(options: argparse.Namespace) -> int:
 
 def await_delivery(
     config: Config, spool: Spool, names: set[str], handles: list[str], since: float,
-    tried: bool = False,
+    fresh: float = 0.0,
 ) -> None:  # fmt: skip
     """Wait, for half a minute at the most, until these alerts are delivered.  Raises Problem when
     they have to wait, with the worst of their recipients' exit statuses and the names of those who
-    did not get them.  `tried`: all is being tried, so what was known before does not matter."""
+    did not get them.  A wait that began before `fresh` does not matter."""
     handle_of = {recipient: handle for handle, recipient in config.recipients.items()}
-    deadline, again = time.monotonic() + PATIENCE, time.monotonic() + 1
+    began, looks = time.monotonic(), 0
     while True:
         pending = spool.pending()
-        missing = {who for who in handle_of if not names.isdisjoint(pending.get(who, ()))
+        missing = {who for who in handle_of if names.intersection(pending.get(who, ()))
                    or "folded" in pending.get(who, ())}  # fmt: skip
-        if not names.isdisjoint(pending[""]):
+        if names.intersection(pending[""]):
             missing |= {config.recipients[handle] for handle in handles}
         now, state = time.time(), State(spool)  # read after looking: it is at least as new
         held = {}
         for who in missing:
-            wait, due = state.worst(who, now), state.due(who, now)
-            new = since <= max(state.wait(scope).began for scope in ("", "pace", who)) <= now + 1
-            if wait.status and since <= wait.began <= now + 1 or due > now + 8 and (new or not tried):
+            wait, soon = state.worst(who, now), state.due(who, now) < now + 8
+            if (wait.status or not soon) and (since if soon else fresh) <= wait.began <= now + 1:
                 held[who] = wait
-        if len(held) == len(missing) or time.monotonic() > deadline:
+        if len(held) == len(missing) or time.monotonic() > began + PATIENCE:
             break
-        if time.monotonic() > again:
+        looks += 1
+        if looks % 33 == 0:
             wake(config.path, spool)  # the worker may have been killed
-            again += 1
         time.sleep(0.03)
     whom = at(handle_of[who] for who in sorted(missing))
     for alert in spool.refused():
@@ -2054,11 +2064,10 @@ def await_delivery(
                       "it is sent as soon as X does; see: bird_sentinel status")  # fmt: skip
     if missing:
         worst = max(held.values(), key=lambda wait: wait.status)
-        due = min(state.due(who, now) for who in held)
-        retry = f"the next attempt is at {clock(due, now)}"
-        words = worst.error if worst.status else f"the next DM waits for {worst.error or X_LIMIT}"
+        due = clock(min(state.due(who, now) for who in held), now)
+        words = worst.error if worst.status else f"the next DM waits for {worst.error}"
         raise Problem(worst.status or KEPT, f"kept in the queue for {whom}: {words}",
-                      f"{worst.hint}; {retry}" if worst.hint else retry)  # fmt: skip
+                      f"{worst.hint}; " * bool(worst.hint) + f"the next attempt is at {due}")  # fmt: skip
 
 
 def deliver_now(config: Config, since: float) -> int:
@@ -2072,7 +2081,7 @@ def deliver_now(config: Config, since: float) -> int:
             tried[spool] = names, pending_in(spool)[0]
             start_worker(config.path, spool, "now")
     for spool, (names, _) in tried.items():
-        await_delivery(config, spool, names, list(config.recipients), since, tried=True)
+        await_delivery(config, spool, names, list(config.recipients), since, since)
     return sum(count for _, count in tried.values())
 
 
@@ -2164,12 +2173,6 @@ exit status:
 ABOUT = """\
 Sends what your log watcher sees to your phone, as a direct message (DM) on X.
 This script is given the keys of an account: please read it.
-
-commands:
-  authorize   set it up: walk the PIN flow once and save the keys
-  send        send an alert
-  flush       try what is queued now, as after a reboot
-  status      tell what is pending and why
 """
 
 EXAMPLES = """\
@@ -2224,76 +2227,64 @@ error. The first line and the exit status are enough for a monitor."""),
 }  # fmt: skip
 
 
-def parsers() -> dict[str, argparse.ArgumentParser]:
-    """A parser for each command, and "" for what stands before it."""
+def parser() -> argparse.ArgumentParser:
+    """The command line, but for what stands behind --."""
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise Problem(USAGE, message, f"see: {self.prog} --help")
+            wrong = re.search("invalid choice: '([^']*)'", message)
+            close = difflib.get_close_matches(wrong[1], COMMANDS, 1) if wrong else []
+            hint = f"did you mean: bird_sentinel {close[0]}" if close else f"see: {self.prog} --help"
+            raise Problem(USAGE, message, hint)
 
-    made: dict[str, argparse.ArgumentParser] = {}
-    for name, (_, about) in {**COMMANDS, "": (send, ABOUT)}.items():
-        made[name] = Parser(
-            prog=f"bird_sentinel {name}".strip(), description=about, add_help=False,
-            epilog=STATUSES if name else f"{EXAMPLES}\n{STATUSES}", allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        made[name].add_argument("--config", metavar="PATH",
+    form: Any = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    top = Parser(prog="bird_sentinel", description=ABOUT, epilog=f"{EXAMPLES}\n{STATUSES}", **form)
+    top.add_argument("--config", metavar="PATH", help="use this config, with a queue of its own")
+    top.add_argument("--version", action="version", version=f"bird_sentinel {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    made = {}
+    for name, (_, about) in COMMANDS.items():
+        made[name] = commands.add_parser(name, description=about, epilog=STATUSES, **form,
+                                         help=about.partition(". ")[0], add_help=name != "send")  # fmt: skip
+        made[name].add_argument("--config", metavar="PATH", default=argparse.SUPPRESS,
                                 help="use this config, with a queue of its own")  # fmt: skip
-        made[name].add_argument("-h", "--help", action="store_true", help="print this")
-    made[""].add_argument("--version", action="store_true", help="print the version")
-    made[""].add_argument("command", nargs="?", help=argparse.SUPPRESS)
     for name, words in (("authorize", "add this recipient"), ("send", "only to this recipient")):
         made[name].add_argument("--to", metavar="HANDLE", action="append", default=[],
                                 help=f"{words}, with or without @; may be repeated")  # fmt: skip
-    made["send"].add_argument("message", metavar="MESSAGE", nargs="*", help="its words, or -")
     for name, option, words in (
         ("authorize", "--no-test", "send no test DM"),
         ("send", "--no-wait", "return as soon as the alert is stored"),
         ("send", "--dry-run", "print the DM instead of sending it; needs no config"),
+        ("send", "--help", "show this help message and exit"),
         ("flush", "--discard-refused", "forget what X refused, which status shows"),
         ("status", "--json", "print it as a JSON object"),
     ):
-        made[name].add_argument(option, action="store_true", help=words)
-    return made
+        also = ["-h"] * (option == "--help")
+        made[name].add_argument(*also, option, action="store_true", help=words)
+    made["send"].add_argument("message", metavar="MESSAGE", nargs="*", help="its words, or -")
+    made["send"].set_defaults(show_help=made["send"].print_help)
+    return top
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """What is asked for on the command line; raises Problem."""
-    made, literal = parsers(), argv.index("--") if "--" in argv else len(argv)
-    # options may stand before the command, behind it and among the words of a message
-    first, words = made[""].parse_known_args(argv[:literal])
-    name = first.command or ""
-    if name not in made or not name and words:
-
-        wrong = name or words[0]
-        close = difflib.get_close_matches(wrong, COMMANDS, 1)
-        hint = f"did you mean: bird_sentinel {close[0]}" if close else "see: bird_sentinel --help"
-        raise Problem(USAGE, f"there is no command {wrong}", hint)
-    options, extra = first, words
-    if name:
-        options, extra = made[name].parse_known_args(words, argparse.Namespace(message=[], to=[]))
-    message = [*getattr(options, "message", []), *extra, *argv[literal + 1 :]]
-    options.command, options.config, options.message = name, first.config, message
-    options.dashes = literal < len(argv)
-    see = f"see: {made[name].prog} --help"
-    for word in extra:
-        if name != "send" or looks_like_option(word):
-            what = f"option {word}" if looks_like_option(word) else f"words like {word}"
-            dashes = "put -- before the message, or " * (name == "send")
-            raise Problem(USAGE, f"{made[name].prog} takes no {what}", dashes + see)
-    for bad, words_of_it, hint in (
-        (first.config == "" or "" in getattr(options, "to", []), "an option has an empty value", see),
-        (name != "send" and options.dashes, f"{made[name].prog} takes no message", see),
-        (first.help and message, "-h or --help among the words of a message",
-         "put -- before the message"),
-        (not name and not first.help and not first.version, "no command was given", see),
-    ):  # fmt: skip
-        if bad:
-            raise Problem(USAGE, words_of_it, hint)
-    if first.help or first.version:
-        show(made[name].format_help() if first.help else f"bird_sentinel {__version__}")
-        options.command = ""
+    """What is asked for on the command line; raises Problem and SystemExit."""
+    literal = argv.index("--") if "--" in argv else len(argv)  # behind it all is message
+    options, extra = parser().parse_known_args(argv[:literal])
+    see = f"see: bird_sentinel {options.command} --help"
+    message = getattr(options, "message", []) + extra + argv[literal + 1 :]
+    unknown = [word for word in extra if options.command != "send" or looks_like_option(word)]
+    if unknown or options.command != "send" and message:
+        raise Problem(USAGE, f"unrecognized arguments: {' '.join(unknown or message)}",
+                      "put -- before the message, or " * (options.command == "send") + see)  # fmt: skip
+    if options.config == "" or "" in getattr(options, "to", []):
+        raise Problem(USAGE, "an option has an empty value", see)
+    if getattr(options, "help", False):
+        if message:  # an unquoted message
+            raise Problem(USAGE, "-h or --help among the words of a message",
+                          "put -- before the message")  # fmt: skip
+        options.show_help()
+        raise SystemExit
+    options.message, options.dashes = message, literal < len(argv)
     return options
 
 
@@ -2315,11 +2306,6 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command.  Returns its exit status; errors are told on standard error."""
     argv = sys.argv[1:] if argv is None else argv
     os.umask(0o077)
-    for descriptor in (0, 1, 2):  # a caller may have closed them, and no file of ours may get one
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open("/", os.O_RDONLY)
     for stream in (sys.stdout, sys.stderr):
         with ignoring(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -2328,11 +2314,16 @@ def main(argv: list[str] | None = None) -> int:
         if argv[:1] == ["worker"]:
             return run_worker(argv[1], argv[2], "now" in argv[3:])
         options = Line(argv[3:]) if argv[:3] == ["send", "--no-wait", "--"] else parse(argv)
-        return COMMANDS[options.command][0](options) if options.command else DELIVERED
+        return COMMANDS[options.command][0](options)
+    except SystemExit:  # --help, --version
+        return DELIVERED
     except Problem as problem:
         say("error", problem.message)
         if problem.hint:
-            say("hint", advise(problem.hint, locate_config(options.config)))
+            path = ""
+            with ignoring(Problem):
+                path = locate_config(options.config)
+            say("hint", advise(problem.hint, path))
         return problem.status
     except KeyboardInterrupt:
         say("error", "interrupted")

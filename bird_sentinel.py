@@ -381,14 +381,12 @@ class Spool:
             return None
 
     def count_in(self, digest: Digest, recipient: str, name: str) -> None:
-        """Take a file into a digest: a folded backlog or an alert, of a recipient or ("") not yet
-        distributed.  A damaged backlog is put aside, where a person sees it."""
-        path = ("to", recipient, name) if recipient else ("new", name)
-        if is_alert(name) or not recipient:
+        """Take a recipient's file into a digest: an alert or a folded backlog.  A damaged backlog
+        is put aside, where a person sees it."""
+        path = "to", recipient, name
+        if is_alert(name):
             alert = self.read(*path)
-            if alert:
-                digest.add(alert)
-            return
+            return digest.add(alert) if alert else None
         try:
             with open(self.path(*path), "rb") as file:
                 data = file.read()
@@ -745,19 +743,19 @@ class State:
     def __init__(self, spool: Spool) -> None:
         """Read it; what cannot be read is begun anew."""
         self.spool, self.saved = spool, b""
-        self.fill({})
-        with ignoring(OSError, ValueError, TypeError, AttributeError, RecursionError):
+        try:
             with open(spool.path("state"), "rb") as file:
                 self.fill(json.loads(file.read(1 << 20)))
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            self.fill({})
 
     def fill(self, found: dict[str, Any]) -> None:
-        waits = {str(scope): Wait(*fields) for scope, fields in found.get("waits", {}).items()}
-        sent = sorted(number(moment) for moment in found.get("sent", []))[-DAY_DMS:]
-        known = {str(name): number(moment) for name, moment in found.get("known", {}).items()}
-        burst, delivered = int(number(found.get("burst", 0))), number(found.get("delivered", 0))
-        self.told = [str(name) for name in found.get("told", [])]
-        self.waits, self.sent, self.known = waits, sent, known
-        self.burst, self.delivered = burst, delivered
+        self.waits = {str(k): Wait(*fields) for k, fields in found.get("waits", {}).items()}
+        self.known = {str(k): number(moment) for k, moment in found.get("known", {}).items()}
+        self.sent = sorted(map(number, found.get("sent", [])))[-DAY_DMS:]
+        self.told = list(map(str, found.get("told", [])))
+        self.burst = int(number(found.get("burst", 0)))
+        self.delivered = number(found.get("delivered", 0))
 
     def save(self) -> None:
         """Write it, if that can be: a later worker may have to begin anew."""
@@ -1207,10 +1205,12 @@ def ask_x(config: Config, action: Callable[[Any, Callable[..., None]], Any]) -> 
         try:
             result = [200, {}, json.dumps(action(tweepy, hear)), ""]
         except Exception as error:  # what tweepy thinks of an answer does not matter
-            result = [0, {}, "", reason(error)]
-            for cause in causes(error):
-                if not answers and getattr(cause, "response", None) is not None:
-                    hear(cause.response)  # type: ignore[attr-defined]
+            cause: Any = error
+            while cause.args and isinstance(cause.args[0], Exception):  # tweepy wraps it, twice
+                cause = cause.args[0]
+            result = [0, {}, "", reason(cause)]
+            if not answers and getattr(cause, "response", None) is not None:
+                hear(cause.response)
         return answers[0] if answers else result
 
     try:
@@ -1231,50 +1231,35 @@ def ask_as_account(config: Config, method: str, **arguments: Any) -> Answer:
     return ask_x(config, action)
 
 
-def causes(error: BaseException) -> list[BaseException]:
-    """An exception and all that it wraps, the innermost last."""
-    found: list[BaseException] = []
-    left: list[object] = [error]
-    while left:
-        one = left.pop(0)
-        if isinstance(one, BaseException) and one not in found:
-            found.append(one)
-            left += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
-    return found
-
-
 def reason(error: BaseException) -> str:
     """Why there was no answer, in words of ours: a library's may hold a proxy's password."""
-    chain = causes(error)
-    names = [type(one).__name__ for one in chain]
-    told = [one.strerror for one in chain if isinstance(one, OSError) and one.errno and one.strerror]
-    proxy = "the proxy: " * ("ProxyError" in names)
-    refused = re.search(r"Tunnel connection failed: (\d{3}[ \w-]{0,40})", str(error))
-    if refused:
-        return f"the proxy refuses the connection ({refused[1].strip().lower()})"
-    if "CA certificate bundle" in str(error):
-        return "the file with the CA certificates (ca_bundle, REQUESTS_CA_BUNDLE) is missing"
-    if any("SSL" in name for name in names):
-        return "its TLS certificate cannot be verified"
-    if {"InvalidURL", "InvalidProxyURL", "LocationParseError"}.intersection(names):
+    for pattern, words in (
+        (r"Tunnel connection failed: (\d{3}[ \w-]{0,40})", "the proxy refuses the connection ({})"),
+        (r"CA certificate bundle",
+         "the file with the CA certificates (ca_bundle, REQUESTS_CA_BUNDLE) is missing"),
+        (r"SSL|certificate", "its TLS certificate cannot be verified"),
+        (r"\[Errno -?\d+\] ([\w ,'-]+)", "{}"),
+    ):  # fmt: skip
+        found = re.search(pattern, str(error))
+        if found:
+            proxy = "the proxy: " * (words == "{}" and "ProxyError" in str(error))
+            return proxy + words.format(*found.groups()).strip().lower()
+    if re.search("InvalidURL|InvalidProxyURL|LocationParseError", type(error).__name__):
         return "the address of the proxy is malformed"
-    return proxy + str(told[-1] if told else f"no answer ({names[-1]})").lower()
+    return f"no answer ({type(error).__name__})"
 
 
-def complaints(answer: Any) -> tuple[set[int | str], list[str]]:
-    """From an answer in the v1.1 or the v2 form: X's codes, titles, reasons and ends of types; and
-    its sentences."""
-    parts = answer.get("errors") if isinstance(answer, dict) else None
-    marks: set[int | str] = set()
-    sentences: list[str] = []
-    for part in [answer, *(parts if isinstance(parts, list) else [])]:
-        words = {k: v for k, v in part.items() if isinstance(v, str)} if isinstance(part, dict) else {}
-        marks |= {words.get(name, "").lower() for name in ("title", "reason")}
-        marks |= {words.get("type", "").rpartition("/")[2]}
-        sentences += [words[name] for name in ("detail", "message", "title") if name in words]
-        if isinstance(part, dict) and isinstance(part.get("code"), int):
-            marks.add(part["code"])
-    return marks - {""}, sentences
+def complaints(answer: Any) -> tuple[set[str], list[str]]:
+    """From an answer in the v1.1 or the v2 form: X's codes, titles, reasons and ends of types, in
+    small letters; and its sentences."""
+    errors = answer.get("errors") if isinstance(answer, dict) else None
+    parts = [part for part in [answer, *(errors if isinstance(errors, list) else [])]
+             if isinstance(part, dict)]  # fmt: skip
+    marks = {str(part.get(name)).rpartition("/")[2].lower() for part in parts
+             for name in ("code", "title", "reason", "type")}  # fmt: skip
+    sentences = [str(part[name]) for part in parts for name in ("detail", "message", "title")
+                 if name in part]  # fmt: skip
+    return marks, sentences
 
 
 def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
@@ -1293,12 +1278,12 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
         off = f"{abs(minutes):,} minutes {'ahead of' if minutes > 0 else 'behind'} X's"
         return Outcome("account", f"X does not accept our signature: this machine's clock is {off}",
                        "set the clock, as with: timedatectl set-ntp true")  # fmt: skip
-    if {151, 187} & marks and any("already said that" in words.lower() for words in sentences):
+    if {"151", "187"} & marks and any("already said that" in words.lower() for words in sentences):
         return Outcome("delivered")
     if any(words.lower().startswith(PHRASES) for words in sentences):
-        marks.add(349)
+        marks.add("349")
     for known, kind, words, hint in MEANINGS:
-        if not marks.isdisjoint(known):
+        if not marks.isdisjoint(map(str, known)):
             return Outcome(kind, words, hint)
     if status in BY_STATUS:
         return Outcome(*BY_STATUS[status])
@@ -1354,8 +1339,6 @@ class Worker:
         self.config: Config | None = None  # as it was read last
         self.answer = Answer(0, {}, "")  # X's last
         self.posted = 0  # DMs that X took in this look
-        # delivered, but not to be removed, as from a disk that has become read-only
-        self.done: set[tuple[str, str]] = set()
         for name in spool.names("tmp"):  # what a process left that was killed while it wrote
             with ignoring(OSError):
                 if os.stat(spool.path("tmp", name)).st_mtime < time.time() - DAY:
@@ -1381,10 +1364,8 @@ class Worker:
 
     def work(self) -> float | None:
         """Distribute what was accepted, and make the round that is due."""
-        for path in list(self.done):
-            self.remove(*path)
         if not self.waiting() and not self.spool.names("new"):
-            return MINUTE if self.done else None
+            return None
         try:
             self.config = config = read_config(self.config_path).check()
             self.distribute(config)
@@ -1404,18 +1385,13 @@ class Worker:
             self.pace(config, len(due))
         now = time.time()
         waits = [max(0.0, self.state.due(who, now) - now) for who in self.waiting()]
-        return min(waits, default=MINUTE if self.done else None)
-
-    def files(self, recipient: str) -> list[str]:
-        """The files of what a recipient has not got, the oldest first."""
-        names = self.spool.names("to", recipient)
-        return [name for name in names if (recipient, name) not in self.done]
+        return min(waits, default=None)
 
     def waiting(self) -> list[str]:
         """The ids for which something is pending, the longest waiting first, so that nobody
         starves where not all get theirs."""
-        found = sorted((self.files(recipient)[:1], recipient) for recipient in self.spool.names("to"))
-        return [recipient for names, recipient in found if names]
+        found = sorted((names[:1], recipient) for recipient, names in self.spool.pending().items())
+        return [recipient for names, recipient in found if names and recipient]
 
     def distribute(self, config: Config) -> None:
         """Give each recipient its own link to what was accepted, and fold what is too much."""
@@ -1428,14 +1404,14 @@ class Worker:
         while more:
             more = self.spool.distribute(config.recipients)
             for recipient in ids:
-                if len(self.files(recipient)) > FOLD:
+                if len(self.spool.names("to", recipient)) > FOLD:
                     self.fold(recipient)
 
     def readdress(self, config: Config, gone: str) -> None:
         """What is pending for somebody who is no longer configured goes to those who cannot have
         had it: who was configured later, or all, where it was for nobody else."""
         handles = {handle.lower() for handle in config.recipients}
-        for name in self.files(gone):
+        for name in self.spool.names("to", gone):
             path = self.spool.path("to", gone, name)
             alert = self.spool.read("to", gone, name) if is_alert(name) else None
             to = {handle.lower() for handle in alert.to} if alert else set()
@@ -1450,17 +1426,19 @@ class Worker:
             os.rmdir(self.spool.path("to", gone))
 
     def remove(self, recipient: str, name: str) -> None:
-        """Remove a file, or remember to."""
-        self.done.add((recipient, name))
-        with ignoring(OSError):
+        """Remove what needs nothing more.  Where that cannot be, as on a disk that has become
+        read-only, nothing goes for an hour: or it would go again and again."""
+        try:
             with ignoring(FileNotFoundError):
                 os.unlink(self.spool.path("to", recipient, name))
-            self.done.discard((recipient, name))
+        except OSError as error:
+            words = f"what X took cannot be removed from the queue: {lower(error)}"
+            self.state.hold("", SLOW[-1:], KEPT, words, "mend the disk or its directory")
 
     def gather(self, recipient: str, names: Iterable[str] | None = None) -> Digest:
         """What a recipient has not got, or these files of it."""
         digest = Digest()
-        for name in sorted(self.files(recipient) if names is None else names, key=is_alert):
+        for name in sorted(self.spool.names("to", recipient) if names is None else names, key=is_alert):
             if name in digest.counted:  # from before a crash
                 self.remove(recipient, name)
             else:
@@ -1626,8 +1604,6 @@ class Worker:
                 digest = Digest()
                 for recipient in [scope] if scope.isdecimal() else self.waiting()[:1]:
                     digest = self.gather(recipient)
-                for name in self.spool.names("new")[:FOLD]:  # as where the config is unreadable
-                    self.spool.count_in(digest, "", name)
                 told += f"{words}\n{hint}\n\n{compose(digest, host, time.time())}\n"
             run_command(command, advise(told, self.config_path))
 
@@ -1833,13 +1809,13 @@ def authorize(options: argparse.Namespace) -> int:
             config.delivery[name] = os.path.abspath(used) if name == "ca_bundle" else used
 
     # what a person has to tell; nothing on disk changes before X has said yes to it
-    pair = [os.environ.get(f"BIRD_SENTINEL_{name.upper()}", "") for name in KEYS[:2]]
-    if not any(pair):  # never half a pair from the environment and half from the config
-        pair = [config.account.get(name, "") for name in KEYS[:2]]
-    for place, name in enumerate(("consumer key", "consumer secret")):
-        pair[place] = pair[place] or ask(f"{name}: ", hidden=place == 1)
-        if not re.fullmatch(KEY, pair[place]):
-            raise Problem(USAGE, f"this is no {name}", "copy it from X's developer portal, whole")
+    pair = []
+    for name in KEYS[:2]:
+        words, given = name.replace("_", " "), os.environ.get(f"BIRD_SENTINEL_{name.upper()}")
+        given = given or config.account.get(name) or ask(f"{words}: ", hidden="secret" in name)
+        pair.append(given)
+        if not re.fullmatch(KEY, given):
+            raise Problem(USAGE, f"this is no {words}", "copy it from X's developer portal, whole")
     wanted = named(" ".join(options.to)) if options.to else []
     if not wanted and not config.recipients:
         wanted = named(ask("recipients (handles, with spaces between): "))

@@ -806,7 +806,7 @@ NUMBERS = r"(?ai)\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b|[0-9]+"
 # a word that always differs: a number, perhaps with a unit, a time, a process id, a hex number
 COUNTER = (
     r"(?ai)(?:[a-z_.]+=)?(?:[\d.,:+-]*\d[a-z%]{0,3}|0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{8,}"
-    r"|[^\[]*\[\d+\]?)"
+    r"|[^\[]*\[\d+\]?|mon|tue|wed|thu|fri|sat|sun)"
 )
 ADDRESS = (  # IPv4, and IPv6 or MAC
     r"(?ai)(?:[a-z_.]+=)?(?:\d{1,3}(?:\.\d{1,3}){3}(?:[:/]\d+)?"
@@ -828,11 +828,12 @@ def after_stamp(text: str) -> str:
     return text[found.end() :] if found else text
 
 
-def beginning(words: list[str]) -> str:
-    """The program and the two words behind it; a line of no program has none."""
+def beginning(words: list[str]) -> tuple[str, int]:
+    """The program and the two words behind it (a line of no program has none), and how many words
+    it takes to know them."""
     tag = next((place for place, word in enumerate(words[:3]) if word.endswith(":")), -1)
     program = words[tag] if tag >= 0 else ""
-    return " ".join([program, *[*words[tag + 1 : tag + 3], "", ""][:2]])
+    return " ".join([program, *[*words[tag + 1 : tag + 3], "", ""][:2]]), tag + 3
 
 
 class Kind:
@@ -863,12 +864,14 @@ class Kind:
         self.first, self.last = min(self.first, alert.sent), max(self.last, alert.sent)
 
     def likeness(self, words: list[str]) -> float:
-        """How much a line's words are like the template: from half of them on it is of the kind."""
-        pairs = list(zip(words, self.words))
+        """How many of a line's words are those of the template, but for its beginning: a line is of
+        the kind where most of them are."""
+        start = beginning(words)[1]
+        pairs = list(zip(words[start:], self.words[start:]))
         # a word that ends a part of the message is no value: "1 failure;" and "2 failures;"
         if any(word != other and word[-1] == ";" and "=" not in word for word, other in pairs):
             return 0.0
-        return sum(word == other for word, other in pairs) / (len(words) - 2 or 1)
+        return sum(word == other for word, other in pairs) / len(pairs) if pairs else 1.0
 
     def differing(self) -> str:
         """What an administrator would look for in those that are not quoted: services, addresses,
@@ -879,17 +882,21 @@ class Kind:
             counters = [word for word in words if re.fullmatch(COUNTER, bare(word))
                         and not re.fullmatch(ADDRESS, bare(word))]  # fmt: skip
             if words and 2 * len(counters) <= len(words) and len(parts) < 3:
-                shown = [bare(w) + f" ×{seen[w]:,}" * (seen[w] > 1) for w in words[:8]]
-                others = self.count - 1 - sum(seen[word] for word in words[:8])
                 label = self.raw[place - 1] if place and self.raw[place - 1].isalpha() else ""
-                shown += [f"{others:,} others"] * (others > 0)
+                names = {word.partition("=")[0] if "=" in word else "" for word in words}
+                if len(names) == 1 and "" not in names:  # rhost=… in all of them
+                    label = names.pop()
+                shown = [bare(w[len(label) + 1 :] if w.startswith(f"{label}=") else w)
+                         + f" ×{seen[w]:,}" * (seen[w] > 1) for w in words[:8]]  # fmt: skip
+                others = self.count - 1 - sum(seen[word] for word in words[:8])
+                shown += [plural(others, "other")] * (others > 0)
                 parts.append(f"{label} {', '.join(shown)}".strip())
         return "; ".join(parts)
 
 
 def bare(word: str) -> str:
     """A word without the punctuation around it, and cut."""
-    return word.strip("()[]{}<>,;:\"'.")[:60] or word[:60]
+    return word.strip("()[]{}<>,;:\"'.*#")[:60] or word[:60]
 
 
 class Digest:
@@ -926,7 +933,7 @@ class Digest:
         """
         line = after_stamp(alert.text)[:LOOKED_AT]
         raw, words = line.split(), re.sub(NUMBERS, "#", line).split()
-        head = beginning(words)
+        head = beginning(words)[0]
         self.heads[head] = self.heads.get(head, 0) + 1
         alike = self.index.setdefault((len(words), head), [])
         kind = max(alike, key=lambda kind: kind.likeness(words), default=None)
@@ -948,7 +955,7 @@ class Digest:
             by_program[program] = by_program.get(program, 0) + 1
 
         def rarity(kind: Kind) -> tuple[float, ...]:
-            head = beginning(kind.words)
+            head = beginning(kind.words)[0]
             word, program = head.rpartition(" ")[0], head.partition(" ")[0]
             return (self.heads.get(head, 0), by_word.get(word, 0), by_program.get(program, 0),
                     kind.count, len(kind.raw) // 25, kind.first)  # fmt: skip
@@ -993,7 +1000,7 @@ class Digest:
             kind.samples = [Alert(**sample) for sample in fields["samples"]]
             kind.values = {int(place): dict(seen) for place, seen in fields["values"].items()}
             self.kinds.append(kind)
-            self.index.setdefault((len(kind.words), beginning(kind.words)), []).append(kind)
+            self.index.setdefault((len(kind.words), beginning(kind.words)[0]), []).append(kind)
 
 
 def quote(start: str, alert: Alert, room: int) -> str:
@@ -1002,7 +1009,7 @@ def quote(start: str, alert: Alert, room: int) -> str:
     text = start + alert.text.replace("\n", "\n    ")
     if not alert.cut and len(text) <= room:
         return text
-    kept = text[: max(0, room - 40)]
+    kept = text[: max(0, room - 40)].rstrip("\n ")  # not within an indent
     gone = alert.cut + len(alert.text) - len(kept[len(start) :].replace("\n    ", "\n"))
     return f"{kept} […{max(gone, 1):,} characters cut]"
 

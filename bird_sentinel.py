@@ -665,7 +665,7 @@ def allowances(headers: Mapping[str, str], now: float) -> list[tuple[float, int,
         with ignoring(KeyError, ValueError):
             left, reset = int(headers[name + "-remaining"]), int(headers[name + "-reset"])
             limit = int(headers.get(name + "-limit", left))
-            if 0 <= left < 10**9 and 0 <= limit < 10**9 and 0 < reset - now < 10**12:
+            if 0 <= left < 10**9 and 0 <= limit < 10**9 and now < reset < 10**12:
                 found.append((limit * 2 / 3, left, min(reset - now, DAY)))
     return found
 
@@ -697,13 +697,14 @@ def round_wait(
 
 
 def limit_wait(headers: Mapping[str, str], now: float) -> float:
-    """Seconds to wait after a 429: what Retry-After or the resets of what is used up say, or else
-    a window's length."""
+    """Seconds to wait after a 429: what Retry-After or the resets of what is used up say; a minute,
+    if that is over; or else a window's length."""
     told, after = allowances(headers, now), headers.get("retry-after", "")[:12]
     waits = [seconds for _, left, seconds in told if left == 0] or [s for *_, s in told]
     if after.isdecimal() and 0 < float(after) <= DAY:
         waits.append(float(after))
-    return max(waits, default=WINDOW)
+    over = re.fullmatch(r"-?\d+", headers.get("x-rate-limit-reset", ""))
+    return max(waits, default=MINUTE if over else WINDOW)
 
 
 def number(value: object) -> float:
@@ -1287,6 +1288,10 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
                        "set the clock, as with: timedatectl set-ntp true")  # fmt: skip
     if {"151", "187"} & marks and any("already said that" in words.lower() for words in sentences):
         return Outcome("delivered")
+    if "user-suspended" in marks:  # ours, if it names us
+        ours = account.get("screen_name") or "used for authentication"
+        told = " ".join(sentences).lower()
+        marks.add("64" if ours.lower() in told or "authentication" in told else "63")
     if any(words.lower().startswith(PHRASES) for words in sentences):
         marks.add("349")
     for known, kind, words, hint in MEANINGS:
@@ -1504,10 +1509,15 @@ class Worker:
             alone = len(part.kinds) < 2
             halves = [] if alone and refusals > PARTS else self.halves(recipient, part)
             if not (proved and halves):
-                told = self.post(config, recipient, notice(part, bool(halves), config.host))
+                told = self.post(config, recipient, notice(part, config.host))
                 if told.kind != "delivered":
                     return self.defer(config, recipient, told)
                 proved = True
+                if not halves:  # was it a passing fault after all?
+                    outcome = self.post(config, recipient, compose(part, config.host, time.time()))
+                    if outcome.kind == "delivered":
+                        self.settle(config, recipient, part, "delivered in one DM")
+                        continue
             if halves:  # of several kinds: this first; of one kind: the other kinds first
                 parts = parts + halves if alone else halves + parts
             else:
@@ -1615,14 +1625,12 @@ class Worker:
             run_command(command, advise(told, self.config_path))
 
 
-def notice(part: Digest, goes_on: bool, host: str) -> str:
+def notice(part: Digest, host: str) -> str:
     """What is sent in the place of a text that X may refuse."""
     now = time.time()
-    what = f"X refuses a DM about {plural(part.count)}: they come in parts, what it will not take"
-    if not goes_on:
-        what = f"X refuses {plural(part.count)} of {clock(part.first, now)}, which"
-    return (f"[{host or short_host_name()} {clock(now, now)}] {what} is put aside; to read it, run"
-            " there: bird_sentinel status")  # fmt: skip
+    return (f"[{host or short_host_name()} {clock(now, now)}] X does not take a DM about"
+            f" {plural(part.count)} of {clock(part.first, now)}: what it will not take even alone is"
+            " put aside; to read it, run there: bird_sentinel status")  # fmt: skip
 
 
 def run_worker(config_path: str, root: str, insist: bool) -> int:

@@ -1949,13 +1949,15 @@ def read_message(options: argparse.Namespace) -> str:
 
 
 def found_good(config_path: str) -> bool:
-    """Whether a worker read the config since it was changed last, and nothing is wrong now: then
-    `send --no-wait` need not read it again."""
-    spool = spools(config_path)[0]
+    """Whether a worker read the config since it was changed last, and found nothing wrong with it:
+    then `send --no-wait` need not read it again."""
+    spool, trouble = spools(config_path)[0], ""
     with ignoring(OSError, Problem):
         found, read = os.lstat(config_path), os.stat(spool.path("state"))
         require_private(config_path, found)
-        return read.st_mtime_ns > found.st_mtime_ns and not os.path.exists(spool.path("trouble"))
+        with ignoring(FileNotFoundError), open(spool.path("trouble"), errors="replace") as file:
+            trouble = file.read()
+        return read.st_mtime_ns > found.st_mtime_ns and "the config " not in trouble
     return False
 
 

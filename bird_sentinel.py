@@ -1058,8 +1058,8 @@ def compose(digest: Digest, host: str, now: float) -> str:
     seconds since the epoch.
     """
     ranked = digest.ranked()
-    hosts = {host or alert.host for kind in ranked for alert in kind.samples} or {host}
-    label = ", ".join(sorted(hosts)[:3])
+    hosts = {host or alert.host for kind in ranked for alert in kind.samples}
+    label = ", ".join(sorted(hosts)[:3]) or host or short_host_name()
     if digest.count == 1 and ranked:
         alert = ranked[0].samples[0]
         rest = after_stamp(alert.text)
@@ -1286,7 +1286,9 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
         off = f"{abs(minutes):,} minutes {'ahead of' if minutes > 0 else 'behind'} X's"
         return Outcome("account", f"X does not accept our signature: this machine's clock is {off}",
                        "set the clock, as with: timedatectl set-ntp true")  # fmt: skip
-    if {"151", "187"} & marks and any("already said that" in words.lower() for words in sentences):
+    if {"151", "187"} & marks and any(
+        words.lower().endswith("you already said that.") for words in sentences
+    ):
         return Outcome("delivered")
     if "user-suspended" in marks:  # ours, if it names us
         ours = account.get("screen_name") or "used for authentication"
@@ -1526,13 +1528,13 @@ class Worker:
 
     def halves(self, recipient: str, digest: Digest) -> list[Digest]:
         """The two parts of what X refuses; none where it cannot be parted."""
-        names, ranked = digest.names(), digest.ranked()
-        if names == digest.folded and len(ranked) > 1:
-            for kinds in (ranked[: len(ranked) // 2], ranked[len(ranked) // 2 :]):
-                digest.kinds = kinds
+        names, ranked, rest = digest.names(), digest.ranked(), digest.rest
+        if names == digest.folded and len(ranked) + (rest[0] > 0) > 1:
+            middle = (len(ranked) + 1) // 2
+            for kinds, others in (ranked[:middle], Digest().rest), (ranked[middle:], rest):
+                digest.kinds, digest.rest = kinds, others
                 names.append(f"folded.{time.time_ns()}")
                 self.spool.write(digest.dump([]), "to", recipient, names[-1])
-                digest.rest = Digest().rest
             self.remove(recipient, names.pop(0))
         middle = len(names) // 2
         parts = (names[:middle], names[middle:]) if middle else ()
@@ -2104,6 +2106,9 @@ def status(options: argparse.Namespace) -> int:
     for spool in spools(path):
         state, (pending, first) = State(spool), pending_in(spool)
         runs = spool.pull(b"")
+        for _ in range(5 * (pending > 0 and not runs)):  # one may just be starting
+            time.sleep(0.1)
+            runs = runs or spool.pull(b"")
         running, idle = running or runs, idle or pending > 0 and not runs
         count, oldest, last = count + pending, min(oldest, first), max(last, state.delivered)
         refused += spool.refused()

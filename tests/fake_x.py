@@ -255,6 +255,8 @@ ERRORS: dict[str, Answer] = {
     "401-v2-unauthorized": problem(401, "Unauthorized", "Unauthorized"),
     "401-code-89": v1_error(401, 89, "Invalid or expired token."),
     "401-code-135": v1_error(401, 135, "Timestamp out of bounds."),
+    # HTML or nothing: something on the way, and not X
+    "401-html": _page(401, "Unauthorized"),
     "401-empty": Answer(401, body=""),
     # the PIN walk
     "401-code-417": v1_error(
@@ -287,6 +289,7 @@ ERRORS: dict[str, Answer] = {
             "title": "SpendCapReached",
             "detail": "Your enrolled account [1001] has reached its billing cycle spend cap.",
             "type": "https://api.twitter.com/2/problems/credits",
+            "reset_date": "2026-12-01",
         },
     ),
     # the app
@@ -329,7 +332,19 @@ ERRORS: dict[str, Answer] = {
         " (e.g. media post, oauth) only. If you need access to this endpoint, you may need a"
         " different access level.",
     ),
+    "403-unsupported-authentication": problem(
+        403,
+        "Unsupported Authentication",
+        "Authenticating with OAuth 1.0a User Context is forbidden for this endpoint.",
+        "unsupported-authentication",
+    ),
     # the sending account
+    "403-user-suspended-us": problem(
+        403, "Forbidden", "The user used for authentication is suspended", "user-suspended"
+    ),
+    "403-user-suspended-us-by-name": problem(
+        403, "Forbidden", "User has been suspended: [sentinel_bot].", "user-suspended"
+    ),
     "403-64": v1_error(
         403, 64, "Your account is suspended and is not permitted to access this feature."
     ),
@@ -350,11 +365,20 @@ ERRORS: dict[str, Answer] = {
     "403-150": v1_error(403, 150, "You cannot send messages to users who are not following you."),
     "403-476": v1_error(403, 476, "Sender is not verified to send message requests"),
     "403-no-permission-to-dm": _NO_PERMISSION,
+    "403-not-permitted": problem(403, "Forbidden", "This operation is not permitted."),
+    "403-63": v1_error(403, 63, "User has been suspended."),
+    "403-user-suspended-them": problem(
+        403, "Forbidden", "User has been suspended: [2002].", "user-suspended"
+    ),
+    "404-50": v1_error(404, 50, "User not found."),
+    "404-108": v1_error(404, 108, "Cannot find specified user."),
+    "404-resource-not-found": problem(404, "Not Found Error", "Not Found", "resource-not-found"),
     # this text
     "403-354-too-long": _TOO_LONG,
     "403-151-already-said": v1_error(
         403, 151, "There was an error sending your message: Whoops! You already said that."
     ),
+    "403-187-already-said": v1_error(403, 187, "Whoops! You already said that."),
     "403-151-other": v1_error(
         403, 151, "There was an error sending your message: this link looks harmful."
     ),
@@ -362,13 +386,14 @@ ERRORS: dict[str, Answer] = {
     "413": _page(413, "Request Entity Too Large"),
     "413-empty": Answer(413, body=""),
     # refusals which name nobody
-    "403-not-permitted": problem(403, "Forbidden", "This operation is not permitted."),
+    "403-about-blank": problem(403, "Forbidden", "Forbidden"),
     "403-html": _page(403, "Forbidden"),
     "403-empty": Answer(403, body=""),
     "404": _NO_SUCH_PAGE,
-    "404-v2": problem(404, "Not Found Error", "Not Found", "resource-not-found"),
+    "418": problem(418, "I'm a teapot", "short and stout"),
     "410-gone": v1_error(410, 251, "This endpoint has been retired and should not be used."),
-    # too fast
+    # too fast, or too much
+    "403-344": v1_error(403, 344, "You have reached your daily limit for sending messages."),
     "429-88": v1_error(429, 88, "Rate limit exceeded"),
     "429-v2": _TOO_MANY,
     "429-usage-capped": problem(
@@ -394,14 +419,19 @@ ERRORS: dict[str, Answer] = {
     "non-utf8": Answer(500, body=b'{"title": "\xff\xfe\xc3"}'),
     "truncated-json": Answer(500, body='{"errors":[{"code":131,"mess'),
     "302-elsewhere": Answer(302, body="", headers={"location": "https://x.com/suspended"}),
+    # a network's page to log in, and what else is no answer of X's
+    "200-html": Answer(200, body="<html><body><form>Guest Wi-Fi: log in</form></body></html>"),
+    "200-empty": Answer(200, body=""),
+    "200-json-without-data": Answer(200, json={"status": "ok"}),
+    "204": Answer(204, body=""),
     # accepted, but the answer is not what it should be
-    "200-not-json": Answer(200, body="<html><body>OK</body></html>", accept=True),
+    "200-data": Answer(200, json={"data": {"dm_event_id": "1"}}, accept=True),
+    "201-html": Answer(201, body="<html><body>OK</body></html>", accept=True),
     "201-empty-body": Answer(201, body="", accept=True),
     "201-list-shaped": Answer(201, json=[], accept=True),
     "201-json-null": Answer(201, body="null", accept=True),
     "201-non-utf8": Answer(201, body=b'{"data": "\xff\xfe\xc3"}', accept=True),
     "201-truncated-json": Answer(201, body='{"data":{"dm_conversation_id":"10', accept=True),
-    "204": Answer(204, body="", accept=True),
 }
 
 
@@ -516,7 +546,7 @@ class _Refused(Exception):
 
 @dataclass
 class _Rule:
-    answer: Answer
+    answer: Answer | Callable[[Request], Answer]
     times: int | None
     path: str
     when: Callable[[Request], bool] | None
@@ -742,16 +772,17 @@ class FakeX:
 
     def answer(
         self,
-        answer: Answer,
+        answer: Answer | Callable[[Request], Answer],
         times: int | None = 1,
         path: str = "",
         when: Callable[[Request], bool] | None = None,
     ) -> None:
         """Answer the next `times` requests (None: all) that way, after what was asked for before.
 
-        Only those are meant whose path begins with `path`, and of which `when` is true. A bad
-        signature is refused before. An answer for the proxy (refuse-connect, stall-connect) meets
-        CONNECTs, whatever `path` says.
+        Only those are meant whose path begins with `path`, and of which `when` is true. `answer`
+        may be a function of the request, as for an answer that holds the text. A bad signature is
+        refused before. An answer for the proxy (refuse-connect, stall-connect) meets CONNECTs,
+        whatever `path` says.
         """
         with self._changed:
             self._rules.append(_Rule(answer, times, path, when))
@@ -817,7 +848,7 @@ class FakeX:
     def _misbehaviour(self, request: Request, connect: bool = False) -> Answer:
         """The next answer asked for that fits, taken off the queue."""
         for rule in self._rules:
-            if rule.answer.is_for_connect != connect:
+            if (isinstance(rule.answer, Answer) and rule.answer.is_for_connect) != connect:
                 continue
             if not connect and not request.path.startswith(rule.path):
                 continue
@@ -827,7 +858,7 @@ class FakeX:
                 rule.times -= 1
                 if rule.times <= 0:
                     self._rules.remove(rule)
-            return rule.answer
+            return rule.answer if isinstance(rule.answer, Answer) else rule.answer(request)
         return NORMAL
 
     def _decide(self, request: Request) -> tuple[Answer, dict[str, str]]:

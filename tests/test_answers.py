@@ -1,29 +1,42 @@
 """Whatever X answers, the alert is delivered or kept, and a person is told what it means.
 
-The table of answers in short: what X took is delivered; what may pass is tried again soon; what a
-person has to mend is kept, told, and tried again late; one recipient's refusal holds up nobody
-else; and a text that X refuses is sought out and put aside.
+The table of answers in short: what X took is delivered; what is not X, or may pass, is tried again
+soon; what a person has to mend is kept, told, and tried again late; one recipient's refusal is
+nobody else's; and whatever words X, its edge or a proxy has for no, a text that they refuse is
+sought out and put aside, and silences neither its neighbours nor itself.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import re
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
+from pathlib import Path
+from typing import Callable, NamedTuple
 
 import pytest
-from conftest import Result, Sentinel
-from fake_x import ERRORS, Answer, FakeX
+from conftest import Result, Sentinel, until
+from fake_x import ERRORS, Answer, FakeX, Request, problem, v1_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bird_sentinel
-from bird_sentinel import judge
+from bird_sentinel import Outcome, judge
 
-DELIVERED, KEPT, REFUSED = 0, 75, 77
+DELIVERED, KEPT, REFUSED, NO_CONFIG = 0, 75, 77, 78
+ACCOUNT = {
+    "consumer_key": "key-of-the-app",
+    "consumer_secret": "secret-of-the-app",
+    "access_token": "1001-token",
+    "access_token_secret": "secret-of-the-token",
+    "screen_name": "sentinel_bot",
+}
+profile = settings(max_examples=200, deadline=None, database=None)
 
 
 class Row(NamedTuple):
@@ -36,50 +49,71 @@ class Row(NamedTuple):
 
 AUTHORIZE = "bird_sentinel authorize"
 PERMISSION = "Read and write and Direct message"
-UNKNOWN = Row("account", "reason of its own", "developer portal")
-FAULT = Row("retry", "fault of its own", "next attempt")
-LIMIT = Row("limit", "rate limit", "next attempt")
+KEYS = Row("account", "does not accept our keys", AUTHORIZE)
+NO_PERMISSION = Row("account", "no permission to send DMs", PERMISSION)
+NO_ACCESS = Row("account", "no access", "pay-per-use")
+SUSPENDED = Row("account", "the sentinel's account is suspended", "appeal")
+CALLBACK = Row("account", "callback URL", "developer portal")
+UNWILLING = Row("recipient", "does not accept DMs", "DM first")
+NOBODY = Row("recipient", "does not exist", AUTHORIZE)
+UNCLEAR = Row("unclear", "reason of its own", "developer portal")
+LIMIT = Row("limit", "rate limit")
+FAULT = Row("retry", "fault of its own")
+NOT_X = Row("retry", "something else answers in the place of X")
+TAKEN = Row("delivered")
 ROWS = {
-    "401-code-32": Row("account", "does not accept our keys", AUTHORIZE),
-    "401-v2-unauthorized": Row("account", "does not accept our keys", AUTHORIZE),
+    "401-code-32": KEYS,
+    "401-v2-unauthorized": KEYS,
     "401-code-89": Row("account", "access token is invalid", AUTHORIZE),
     "401-code-135": Row("account", "clock is wrong", "set the clock"),
-    "401-empty": Row("account", "does not accept our keys", AUTHORIZE),
-    "401-code-417": Row("account", "callback URL", "developer portal"),
-    "403-code-415": Row("account", "callback URL", "developer portal"),
-    "401-wrong-pin": Row("account", "does not accept our keys", AUTHORIZE),
+    "401-html": NOT_X,
+    "401-empty": NOT_X,
+    "401-code-417": CALLBACK,
+    "403-code-415": CALLBACK,
+    "401-wrong-pin": NOT_X,
     "402-credits": Row("account", "credits", "buy credits"),
-    "403-spend-cap": Row("account", "spending cap", "raise the cap"),
-    "403-93": Row("account", "no permission to send DMs", PERMISSION),
-    "403-oauth1-permissions": Row("account", "no permission to send DMs", PERMISSION),
-    "403-oauth1-permissions-x-com": Row("account", "no permission to send DMs", PERMISSION),
+    "403-spend-cap": Row("account", "spending cap", "next billing cycle"),
+    "403-93": NO_PERMISSION,
+    "403-oauth1-permissions": NO_PERMISSION,
+    "403-oauth1-permissions-x-com": NO_PERMISSION,
     "403-261": Row("account", "barred the app", "developer portal"),
-    "403-client-not-enrolled": Row("account", "no access", "attach the app to a project"),
-    "403-client-not-enrolled-type": Row("account", "no access", "attach the app to a project"),
-    "403-453": Row("account", "no access", "access level"),
-    "403-64": Row("account", "suspended", "appeal"),
+    "403-client-not-enrolled": NO_ACCESS,
+    "403-client-not-enrolled-type": NO_ACCESS,
+    "403-453": NO_ACCESS,
+    "403-unsupported-authentication": NO_ACCESS,
+    "403-user-suspended-us": SUSPENDED,
+    "403-user-suspended-us-by-name": SUSPENDED,
+    "403-64": SUSPENDED,
     "403-226": Row("account", "automated", "log in"),
     "403-326": Row("account", "locked", "unlock"),
-    "403-349": Row("recipient", "does not accept DMs", "DM first"),
-    "403-150": Row("recipient", "does not accept DMs", "DM first"),
-    "403-476": Row("recipient", "does not accept DMs", "DM first"),
-    "403-no-permission-to-dm": Row("recipient", "does not accept DMs", "DM first"),
-    "403-354-too-long": Row("content", "too long", "bird_sentinel status"),
-    "403-151-already-said": Row("already said"),
-    "403-151-other": Row("content", "refuses the text", "bird_sentinel status"),
-    "400-invalid-request": Row("content", "refuses the text", "bird_sentinel status"),
-    "413": Row("content", "too long", "bird_sentinel status"),
-    "413-empty": Row("content", "too long", "bird_sentinel status"),
-    "403-not-permitted": UNKNOWN,
-    "403-html": UNKNOWN,
-    "403-empty": UNKNOWN,
-    "403-list-shaped": UNKNOWN,
-    "404": UNKNOWN,
-    "404-v2": UNKNOWN,
-    "410-gone": UNKNOWN,
+    "403-349": UNWILLING,
+    "403-150": UNWILLING,
+    "403-476": UNWILLING,
+    "403-no-permission-to-dm": UNWILLING,
+    "403-not-permitted": UNWILLING,
+    "403-63": NOBODY,
+    "403-user-suspended-them": Row("recipient|unclear"),
+    "404-50": NOBODY,
+    "404-108": NOBODY,
+    "404-resource-not-found": NOBODY,
+    "403-354-too-long": UNCLEAR,
+    "403-151-already-said": TAKEN,
+    "403-187-already-said": TAKEN,
+    "403-151-other": UNCLEAR,
+    "400-invalid-request": UNCLEAR,
+    "413": NOT_X,
+    "413-empty": NOT_X,
+    "403-about-blank": UNCLEAR,
+    "403-html": NOT_X,
+    "403-empty": NOT_X,
+    "403-list-shaped": UNCLEAR,
+    "404": UNCLEAR,
+    "410-gone": UNCLEAR,
+    "418": UNCLEAR,
+    "403-344": Row("cap", "limit of DMs for a day"),
     "429-88": LIMIT,
     "429-v2": LIMIT,
-    "429-usage-capped": Row("limit", "monthly cap", "raise the cap"),
+    "429-usage-capped": Row("cap", "cap of the month", "raise the cap"),
     "429-empty": LIMIT,
     "500-html": FAULT,
     "500-131": FAULT,
@@ -91,19 +125,165 @@ ROWS = {
     "list-shaped": FAULT,
     "non-utf8": FAULT,
     "truncated-json": FAULT,
-    "302-elsewhere": Row("retry", "something else answers", "next attempt"),
-    "200-not-json": Row("delivered"),
-    "201-empty-body": Row("delivered"),
-    "201-list-shaped": Row("delivered"),
-    "201-json-null": Row("delivered"),
-    "201-non-utf8": Row("delivered"),
-    "201-truncated-json": Row("delivered"),
-    "204": Row("delivered"),
+    "302-elsewhere": NOT_X,
+    "200-html": NOT_X,
+    "200-empty": NOT_X,
+    "200-json-without-data": NOT_X,
+    "204": NOT_X,
+    "200-data": TAKEN,
+    "201-html": TAKEN,
+    "201-empty-body": TAKEN,
+    "201-list-shaped": TAKEN,
+    "201-json-null": TAKEN,
+    "201-non-utf8": TAKEN,
+    "201-truncated-json": TAKEN,
 }
+STATUSES = {"delivered": DELIVERED, "retry": KEPT, "limit": KEPT, "cap": KEPT,
+            "account": REFUSED, "recipient": REFUSED, "unclear": REFUSED}  # fmt: skip
 
 
-def rows(*kinds: str) -> list[str]:
-    return [name for name, row in ROWS.items() if row.kind in kinds]
+# ---- what an answer is taken for, in whatever form it comes ----
+
+
+def judged(
+    status: int, body: bytes, headers: dict[str, str] | None = None, now: float = 0.0
+) -> Outcome:
+    answer = bird_sentinel.Answer(status, headers or {}, body.decode("latin-1"))
+    return judge(answer, ACCOUNT, now or time.time())
+
+
+def judged_as(answer: Answer, **headers: str) -> Outcome:
+    """What an answer of the stand-in is taken for."""
+    body = json.dumps(answer.json) if answer.body is None else answer.body
+    return judged(answer.status or 0, body if isinstance(body, bytes) else body.encode(), headers)
+
+
+def test_every_answer_that_the_stand_in_knows_has_its_row() -> None:
+    assert set(ROWS) == set(ERRORS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_an_answer_is_taken_for_what_it_is(name: str) -> None:
+    row, outcome = ROWS[name], judged_as(ERRORS[name])
+    assert outcome.kind in row.kind.split("|")
+    assert row.words in outcome.error and row.hint in outcome.hint
+    assert outcome.status == STATUSES[outcome.kind]
+
+
+@given(st.integers(100, 999), st.binary(max_size=200), st.dictionaries(st.just("date"), st.text()))
+@profile
+def test_any_bytes_under_any_status_are_understood(
+    status: int, body: bytes, headers: dict[str, str]
+) -> None:
+    assert judged(status, body, headers).kind in STATUSES
+
+
+NESTED = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=10)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(
+            st.sampled_from(
+                ["errors", "code", "message", "title", "detail", "type", "reason", "status"]
+            ),
+            inner,
+            max_size=5,
+        ),
+    ),
+)
+
+
+@given(st.sampled_from([400, 401, 403, 404, 500]), NESTED)
+@profile
+def test_a_refusal_of_any_form_is_told_in_words_of_ours(status: int, body: object) -> None:
+    words = re.sub(r"\(?HTTP \d+\)?", "", judged(status, json.dumps(body).encode()).words)
+    assert len(re.findall("[a-zA-Z]{2,}", words)) >= 3, words
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"errors": [{"code": ' + b"9" * 10_000 + b"}]}",
+        b'{"errors": {"code": 93}}',
+        b'{"errors": [93, null, "x", [93]]}',
+        b'{"errors": [{"code": [93], "message": 93}], "title": ["Unauthorized"]}',
+    ],
+    ids=["a nest", "a huge number", "no list", "no objects", "no words"],
+)
+def test_what_is_only_shaped_like_a_known_error_is_none(body: bytes) -> None:
+    assert judged(403, body).kind in ("unclear", "retry")
+
+
+@pytest.mark.parametrize("status", [200, 202, 299])
+@pytest.mark.parametrize(
+    "body, kind",
+    [
+        (b'{"data": {"dm_event_id": "1"}}', "delivered"),
+        (b'{"status": "data"}', "retry"),
+        (b'["data"]', "retry"),
+        (b'<a class="data" href="">log in</a>', "retry"),
+        (b'{"data": {"dm_ev', "retry"),
+    ],
+)
+def test_another_2xx_is_a_delivery_only_with_data(status: int, body: bytes, kind: str) -> None:
+    assert judged(status, body).kind == kind
+
+
+ECHOES = (
+    "Whoops! You already said that",
+    "You do not have permission to DM one or more participants.",
+    "This operation is not permitted.",
+    "Unauthorized",
+    "CreditsDepleted",
+    "client-not-enrolled",
+    "https://api.twitter.com/2/problems/oauth1-permissions",
+    '{"errors": [{"code": 326}]}',
+    "The user used for authentication is suspended",
+)
+
+
+@pytest.mark.parametrize("words", ECHOES)
+def test_an_echo_of_an_alerts_own_text_passes_for_nothing_else(words: str) -> None:
+    text = f"[web1 14:03:22] {words}"
+    for answer in (
+        problem(403, "Forbidden", f"not allowed: {text}"),
+        problem(403, "Forbidden", text),
+        v1_error(403, 354, f"{text} is over the max character limit."),
+        v1_error(400, 38, text),
+    ):
+        assert judged_as(answer).kind == "unclear", answer
+
+
+def at(seconds: float) -> str:
+    return formatdate(time.time() + seconds, usegmt=True)
+
+
+@pytest.mark.parametrize("seconds, words", [(-780, "13 minutes ahead of"), (1800, "30 minutes")])
+@pytest.mark.parametrize("name", ["401-code-32", "401-v2-unauthorized", "401-code-89"])
+def test_a_401_for_a_clock_that_is_off_is_told_as_that(
+    name: str, seconds: float, words: str
+) -> None:
+    outcome = judged_as(ERRORS[name], date=at(seconds))
+    assert outcome.kind == "account" and "clock" in outcome.words and words in outcome.words
+    assert "set the clock" in outcome.hint
+
+
+def test_a_401_under_a_good_clock_is_about_the_keys() -> None:
+    for date in ("", "yesterday", at(0), at(40), at(-40), "Wed, 31 Feb 2026 25:00:00 GMT"):
+        assert "keys" in judged_as(ERRORS["401-code-32"], date=date).words, date
+
+
+def test_no_secret_comes_back_in_the_words_of_x() -> None:
+    secrets = [value for name, value in ACCOUNT.items() if name != "screen_name"]
+    for before in ("", "x" * 190):  # it may be cut in its middle, too
+        detail = f"{before} oauth={' '.join(secrets)}"
+        outcome = judged_as(problem(403, "Forbidden", detail))
+        shown = outcome.error + outcome.hint
+        assert not [secret for secret in secrets if secret[:6] in shown], shown
+
+
+# ---- the whole way: what a person is told, and what X gets to see ----
 
 
 def seconds_ahead(moment: str) -> float:
@@ -116,432 +296,464 @@ def assert_told(done: Result, code: int, row: Row) -> None:
     error = re.search("^bird_sentinel: error: (.*)$", done.err, re.MULTILINE)
     hint = re.search("^bird_sentinel: hint: (.*)$", done.err, re.MULTILINE)
     assert error and row.words in error[1], done.err
-    assert hint and row.hint in hint[1], done.err
+    assert hint and row.hint in hint[1] and "next attempt" in hint[1], done.err
 
 
-def test_every_answer_that_the_stand_in_knows_has_its_row() -> None:
-    assert set(ROWS) == set(ERRORS)
+class Hosts:
+    """Several machines, each with a home and a queue of its own, whose alerts name their host."""
+
+    def __init__(self, directory: Path, x: FakeX) -> None:
+        self.directory, self.x = directory, x
+        self.made: list[Sentinel] = []
+
+    def __call__(self, name: str) -> Sentinel:
+        home = self.directory / re.sub("[^a-z0-9]+", "-", name)
+        home.mkdir()
+        one = Sentinel(home, self.x)
+        self.made.append(one)
+        one.configure(host=f"host-{home.name}.")
+        return one
+
+    def answer(self, one: Sentinel, answer: Answer, times: int | None = None) -> None:
+        """Have X answer so to what comes from this host."""
+        host = f"host-{one.home.name}."
+        self.x.answer(answer, times, when=lambda r: host in r.text)
+
+    def requests(self, one: Sentinel) -> list[Request]:
+        return [r for r in self.x.requests if f"host-{one.home.name}." in r.text]
+
+    def dms(self, one: Sentinel) -> list[str]:
+        return [dm.text for dm in self.x.dms if f"host-{one.home.name}." in dm.text]
 
 
-# ---- what an answer is taken for, in whatever form it comes ----
+@pytest.fixture
+def hosts(tmp_path: Path, x: FakeX) -> Iterator[Hosts]:
+    x.limit = 1000
+    made = Hosts(tmp_path, x)
+    yield made
+    for one in made.made:
+        one.kill()
 
-ODD_BODIES = {
-    "nothing": b"",
-    "HTML": b"<html><body><h1>Forbidden</h1></body></html>",
-    "cut short": b'{"errors":[{"code":93,"mess',
-    "a list": b'[{"code": 93}]',
-    "a string": b'"already said"',
-    "a number": b"93",
-    "null": b"null",
-    "no UTF-8": b'{"title": "\xff\xfe\xc3"}',
-    "errors that are no list": b'{"errors": {"code": 93}}',
-    "a list of no objects": b'{"errors": [93, null, "x", [93]]}',
-    "codes that are no numbers": b'{"errors": [{"code": "93", "message": 93}]}',
-    "a nest": b"[" * 100_000,
-    "a huge number": b'{"errors": [{"code": ' + b"9" * 10_000 + b"}]}",
-    "NUL": b"\0" * 100,
+
+def side_by_side(check: Callable[[str], None], names: Iterable[str]) -> None:
+    """Most of the time is waiting; the first that fails is told, with its name."""
+    with ThreadPoolExecutor(6) as pool:
+        futures = {name: pool.submit(check, name) for name in names}
+    for name, future in futures.items():
+        error = future.exception()
+        if error:
+            raise AssertionError(f"{name}: {error}") from error
+
+
+def test_what_a_person_has_to_mend_is_told_and_kept_and_tried_after_a_minute(
+    hosts: Hosts,
+) -> None:
+    """One stray refusal was seen among good answers; a second one is no stray."""
+
+    def check(name: str) -> None:
+        one = hosts(name)
+        hosts.answer(one, ERRORS[name])
+        assert_told(one.run("send", "disk full"), REFUSED, ROWS[name])
+        status = one.status()
+        assert status["pending"] == 1 and ROWS[name].words in status["last_error"]
+        assert 45 < seconds_ahead(status["next_attempt"]) < 70
+        assert len(hosts.requests(one)) == 1
+        assert_told(one.run("flush"), REFUSED, ROWS[name])
+        assert 13 * 60 < seconds_ahead(one.status()["next_attempt"]) < 17 * 60
+
+    side_by_side(check, ["401-code-89", "402-credits", "403-349"])
+
+
+def test_a_cap_is_told_as_what_it_is_and_tried_late(hosts: Hosts) -> None:
+    def check(name: str) -> None:
+        one = hosts(name)
+        hosts.answer(one, ERRORS[name])
+        done = one.run("send", "disk full")
+        assert done.code == KEPT and ROWS[name].words in done.err, done.err
+        assert seconds_ahead(one.status()["next_attempt"]) > 13 * 60
+        assert len(hosts.requests(one)) == 1
+
+    side_by_side(check, ["403-344", "429-usage-capped"])
+
+
+def test_what_may_pass_is_told_and_tried_again_after_a_second(hosts: Hosts) -> None:
+    answers = {
+        "a fault": (ERRORS["503-v2"], "fault of its own"),
+        "a portal": (ERRORS["200-html"], "something else answers"),
+        "a proxy": (ERRORS["401-html"], "something else answers"),
+        "a redirect": (
+            Answer(307, body="", headers={"location": "https://api.x.com/2/elsewhere"}),
+            "something else answers",
+        ),
+        "a reset": (Answer(mode="reset"), "X cannot be reached"),
+        "a broken refusal": (Answer(503, body="x" * 1000, mode="truncated"), "fault of its own"),
+    }
+
+    def check(name: str) -> None:
+        one, (answer, words) = hosts(name), answers[name]
+        hosts.answer(one, answer, times=1)
+        assert_told(one.run("send", "disk full"), KEPT, Row("retry", words))
+        until(lambda: hosts.dms(one), 15)
+        first, second = hosts.requests(one)
+        assert second.at - first.at > 0.7
+        assert second.path == first.path and second.host == first.host
+
+    side_by_side(check, answers)
+
+
+def test_what_x_took_is_delivered_once_whatever_becomes_of_its_answer(hosts: Hosts) -> None:
+    answers = {
+        "no data": ERRORS["201-html"],
+        "no utf-8": ERRORS["201-non-utf8"],
+        "it ends too soon": Answer(mode="truncated"),
+        "it ends much too soon": Answer(201, body="x" * 100_000, mode="truncated", accept=True),
+    }
+
+    def check(name: str) -> None:
+        one = hosts(name)
+        hosts.answer(one, answers[name])
+        done = one.run("send", "disk full")
+        assert (done.code, done.err) == (DELIVERED, "")
+        one.wait_idle()
+        assert len(hosts.requests(one)) == len(hosts.dms(one)) == 1
+
+    side_by_side(check, answers)
+
+
+def test_an_answer_that_is_lost_costs_one_repeat_and_none_where_x_remembers(
+    hosts: Hosts,
+) -> None:
+    def check(name: str) -> None:
+        one = hosts(name)
+        hosts.answer(one, Answer(mode="lost") if name != "504" else
+                     dataclasses.replace(ERRORS["504-html"], accept=True), times=1)  # fmt: skip
+        if name == "it remembers":
+            hosts.answer(one, ERRORS["403-151-already-said"], times=1)
+        assert one.run("send", "--no-wait", "disk full").code == DELIVERED
+        until(lambda: len(hosts.requests(one)) == 2, 15)
+        one.wait_idle()
+        assert len(hosts.dms(one)) == (1 if name == "it remembers" else 2)
+        assert len(hosts.requests(one)) == 2 and one.status()["pending"] == 0
+
+    side_by_side(check, ["lost", "504", "it remembers"])
+
+
+def test_a_401_with_the_date_of_x_minutes_off_is_told_as_the_clock(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    x.answer(dataclasses.replace(ERRORS["401-code-32"], headers={"date": at(-600)}), times=None)
+    assert_told(sentinel.run("send", "disk full"), REFUSED, Row("", "10 minutes ahead", "clock"))
+
+
+def test_a_refusal_that_stays_is_not_asked_for_again_with_each_alert(hosts: Hosts) -> None:
+    names = {"401-code-89": 1, "403-349": 1, "429-empty": 1, "404": 2, "403-html": 8}
+
+    def check(name: str) -> None:
+        one = hosts(name)
+        hosts.answer(one, ERRORS[name])
+        for text in ("first", "second", "third"):
+            one.run("send", "--no-wait", text)
+            time.sleep(1)
+        # where it may be the text, the notice in its place is refused as well
+        assert 1 <= len(hosts.requests(one)) <= names[name]
+
+    side_by_side(check, names)
+
+
+def test_what_x_says_is_shown_without_secrets_and_without_what_could_steer_a_terminal(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    config = sentinel.config.read_text()
+    keys = re.findall("^(?:consumer|access).*? = (.*)$", config, re.MULTILINE)
+    assert len(keys) == 4
+    words = "go \x1b[2J\x07\u202eaway\nbird_sentinel: ok " + " ".join(f"oauth={k}" for k in keys)
+    x.answer(problem(403, "Forbidden", words), times=None)
+    done = sentinel.run("send", "disk full")
+    shown = done.err + done.out + sentinel.run("status").out
+    shown += sentinel.run("status", "--json").out + sentinel.run("flush").err
+    assert "away" in shown and not set("\x1b\x07\u202e") & set(shown)
+    assert "\nbird_sentinel: ok" not in shown
+    assert not [key for key in keys if key in shown]
+
+
+# ---- one recipient's trouble is nobody else's ----
+
+UNWILLINGS = {
+    "404-108": ERRORS["404-108"],
+    "no code": ERRORS["403-about-blank"],
+    "no page": ERRORS["404"],
+    "blocked": ERRORS["403-349"],
+    "their trouble": ERRORS["503-v2"],
 }
 
 
-@pytest.mark.parametrize("body", ODD_BODIES)
-@pytest.mark.parametrize(
-    "status, kind",
-    [(200, "delivered"), (201, "delivered"), (204, "delivered"), (301, "retry"), (307, "retry"),
-     (400, "content"), (401, "account"), (402, "account"), (403, "account"), (404, "account"),
-     (413, "content"), (418, "account"), (429, "limit"), (500, "retry"), (503, "retry"),
-     (599, "retry")],
-)  # fmt: skip
-def test_a_status_has_its_meaning_even_where_the_body_is(status: int, kind: str, body: str) -> None:
-    answer = bird_sentinel.Answer(status, {})
-    answer.body = ODD_BODIES[body]
-    assert judge(answer).kind == kind
+def test_what_x_answers_for_one_recipient_for_ever_delays_nobody_else(hosts: Hosts) -> None:
+    def check(name: str) -> None:
+        one = hosts(name)
+        host = f"host-{one.home.name}."
+        # whoever is first in the config is asked first: the one that is refused
+        one.configure({"unwilling": "2003", "healthy": "2002"}, host=host, interval="1")
+        hosts.x.answer(
+            UNWILLINGS[name], None, path="/2/dm_conversations/with/2003/",
+            when=lambda r: host in r.text,
+        )  # fmt: skip
+        done = one.run("send", "first")
+        assert done.code == (KEPT if name == "their trouble" else REFUSED), done.err
+        assert "@unwilling" in done.err and "@healthy" not in done.err
+        assert len(hosts.dms(one)) == 1 and "first" in hosts.dms(one)[0]
+        assert one.run("send", "--to", "healthy", "second").code == DELIVERED
+        one.run("send", "--no-wait", "third")
+        until(lambda: "third" in hosts.dms(one)[-1], 15, "the other's third alert")
+        assert one.status()["pending"] == 2
+        if name != "their trouble":
+            asked = [r for r in hosts.requests(one) if r.recipient_id == "2003"]
+            assert len(asked) <= 2
+            assert seconds_ahead(one.status()["next_attempt"]) < 70
+
+    side_by_side(check, UNWILLINGS)
+    assert {dm.recipient_id for dm in hosts.x.dms} == {"2002"}
 
 
-@given(st.integers(100, 999), st.binary(max_size=200))
-@settings(max_examples=200, deadline=None, database=None)
-def test_any_bytes_under_any_status_are_understood(status: int, body: bytes) -> None:
-    answer = bird_sentinel.Answer(status, {})
-    answer.body = body
-    outcome = judge(answer)
-    assert outcome.kind in ("delivered", "retry", "limit", "account", "content")
+def test_what_one_recipient_could_not_be_given_it_gets_when_it_can(
+    fresh: Sentinel, x: FakeX
+) -> None:
+    closed = x.add_user("closed", "2004", accepts_dms=False)
+    fresh.configure({"oncall": "2002", "closed": "2004"}, interval="1")
+    for text in ("first", "second"):
+        fresh.run("send", text)
+    closed.accepts_dms = True
+    assert fresh.run("flush").code == DELIVERED
+    texts = [dm.text for dm in x.dms if dm.recipient_id == "2004"]
+    assert len(texts) == 1 and "first" in texts[0] and "second" in texts[0]
+    assert len([dm for dm in x.dms if dm.recipient_id == "2002"]) == 2
 
 
-JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=10)),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4),
-        st.dictionaries(
-            st.sampled_from(["errors", "code", "message", "title", "detail", "type", "status"]),
-            inner,
-            max_size=5,
-        ),
-    ),
-)
+def test_where_all_recipients_are_refused_it_is_the_account_and_no_text(
+    fresh: Sentinel, x: FakeX
+) -> None:
+    fresh.configure({"oncall": "2002", "second": "2003"}, interval="1")
+    x.answer(ERRORS["403-about-blank"], times=None)
+    done = fresh.run("send", "disk full")
+    assert_told(done, REFUSED, Row("", "X refuses", "developer portal"))
+    assert "@oncall" in done.err and "@second" in done.err
+    assert done.err.count("X says") <= 1
+    status = fresh.status()
+    assert (status["pending"], status["refused"]) == (1, 0)
+    assert 45 < seconds_ahead(status["next_attempt"]) < 70
+    x.clear_answers()
+    assert fresh.run("flush").code == DELIVERED
+    assert len(x.dms) == 2 and all("disk full" in dm.text for dm in x.dms)
 
 
-@given(st.sampled_from([400, 401, 403, 404, 500]), JSON)
-@settings(max_examples=200, deadline=None, database=None)
-def test_a_refusal_of_any_form_is_told_in_words_of_ours(status: int, body: object) -> None:
-    answer = bird_sentinel.Answer(status, {})
-    answer.body = json.dumps(body).encode()
-    outcome = judge(answer)
-    ours = re.sub(r"\(?HTTP \d+\)?", "", outcome.words)
-    assert len(re.findall("[a-zA-Z]{2,}", ours)) >= 3, outcome.words
+# ---- a text that X, its edge or a proxy refuses ----
+
+EVIL = "GET /download?file=../../../etc/passwd"
+FILTERS = {
+    "json": ERRORS["403-about-blank"],
+    "known": ERRORS["400-invalid-request"],
+    "html": ERRORS["403-html"],
+    "reset": Answer(mode="reset"),
+}
+NEIGHBOURS = ("sshd: root login", "kernel: oom", "cron: failed", "nginx: down", "raid: degraded")
 
 
-@pytest.mark.parametrize("name", rows("account", "recipient", "content", "retry", "limit"))
-def test_no_answer_is_told_as_a_bare_code(name: str) -> None:
-    given_answer = ERRORS[name]
-    answer = bird_sentinel.Answer(given_answer.status or 0, {})
-    body = given_answer.body
-    if body is None:
-        body = json.dumps(given_answer.json)
-    answer.body = body if isinstance(body, bytes) else body.encode()
-    ours = re.sub(r"\(?HTTP \d+\)?", "", judge(answer).words)
-    assert len(re.findall("[a-zA-Z]{2,}", ours)) >= 3, judge(answer).words
+def forbid(hosts: Hosts, one: Sentinel, name: str = "json") -> None:
+    """Something on the way lets no DM of this host through that looks like an attack."""
+    host = f"host-{one.home.name}."
+    hosts.x.answer(
+        FILTERS[name], None, when=lambda r: "/etc/passwd" in r.text and host in r.text
+    )  # fmt: skip
 
 
-# ---- the whole way: what `send` says, and what X gets to see ----
-
-
-class TestWhatAPersonHasToMend:
-    @pytest.mark.parametrize("name", rows("account", "recipient"))
-    def test_is_told_and_kept_and_asked_once(self, sentinel: Sentinel, x: FakeX, name: str) -> None:
-        x.answer(ERRORS[name], times=None)
-        assert_told(sentinel.run("send", "disk full"), REFUSED, ROWS[name])
-        status = sentinel.status()
-        assert status["pending"] == 1
-        assert ROWS[name].words in status["last_error"]
-        assert 13 * 60 < seconds_ahead(status["next_attempt"]) < 17 * 60
-        assert len(x.requests) == 1
-
-
-class TestWhatMayPass:
-    @pytest.mark.parametrize("name", rows("retry"))
-    def test_is_told_and_tried_again_after_a_second(
-        self, sentinel: Sentinel, x: FakeX, name: str
-    ) -> None:
-        x.answer(ERRORS[name])
-        assert_told(sentinel.run("send", "disk full"), KEPT, ROWS[name])
-        x.wait_for(lambda: x.dms, 15)
-        sentinel.wait_idle()
-        first, second = x.requests
-        assert second.at - first.at > 0.7
-
-    @pytest.mark.parametrize("name", rows("limit"))
-    def test_a_limit_is_told_and_waited_for(self, sentinel: Sentinel, x: FakeX, name: str) -> None:
-        x.answer(ERRORS[name], times=None)
-        assert_told(sentinel.run("send", "disk full"), KEPT, ROWS[name])
-        status = sentinel.status()
-        assert status["pending"] == 1
-        assert 14 * 60 < seconds_ahead(status["next_attempt"]) < 16 * 60
-        assert len(x.requests) == 1
-
-
-class TestWhatXTook:
-    @pytest.mark.parametrize("name", rows("delivered"))
-    def test_is_delivered_once_whatever_the_answer_holds(
-        self, sentinel: Sentinel, x: FakeX, name: str
-    ) -> None:
-        x.answer(ERRORS[name], times=None)
-        done = sentinel.run("send", "disk full")
-        assert (done.code, done.err) == (DELIVERED, "")
-        sentinel.wait_idle()
-        assert len(x.dms) == len(x.requests) == 1
-
-    @pytest.mark.parametrize("body", [None, "x" * 100_000], ids=["short", "long"])
-    def test_is_delivered_once_even_if_the_answer_breaks_off(
-        self, sentinel: Sentinel, x: FakeX, body: str | None
-    ) -> None:
-        status = None if body is None else 201
-        x.answer(Answer(status, body=body, mode="truncated", accept=True), times=None)
-        assert sentinel.run("send", "disk full").code == DELIVERED
-        sentinel.wait_idle()
-        assert len(x.dms) == 1
-
-
-class TestAtLeastOnce:
-    def test_an_answer_that_was_lost_leads_to_one_repeat_and_no_more(
-        self, sentinel: Sentinel, x: FakeX
-    ) -> None:
-        x.answer(Answer(mode="lost"))
-        sentinel.run("send", "disk full")
-        x.wait_for(lambda: len(x.dms) == 2, 15)
-        sentinel.wait_idle()
-        assert [dm.text for dm in x.dms] == [x.dms[0].text] * 2
-
-    def test_a_reset_in_place_of_an_answer_loses_nothing(
-        self, sentinel: Sentinel, x: FakeX
-    ) -> None:
-        x.answer(Answer(mode="reset"))
-        done = sentinel.run("send", "disk full")
-        assert_told(done, KEPT, Row("retry", "X cannot be reached", "next attempt"))
-        x.wait_for(lambda: x.dms, 15)
-
-    def test_you_already_said_that_counts_as_delivered(self, sentinel: Sentinel, x: FakeX) -> None:
-        x.answer(Answer(mode="lost"))
-        x.answer(ERRORS["403-151-already-said"], times=None)
-        sentinel.run("send", "disk full")
-        x.wait_for(lambda: len(x.requests) == 2, 15)
-        sentinel.wait_idle()
-        assert len(x.dms) == 1 and sentinel.status()["pending"] == 0
-
-    def test_you_already_said_that_is_a_delivery_also_to_a_waiting_send(
-        self, sentinel: Sentinel, x: FakeX
-    ) -> None:
-        x.answer(ERRORS["403-151-already-said"])
-        done = sentinel.run("send", "disk full")
-        assert (done.code, done.err) == (DELIVERED, "")
-
-
-class TestNoHotLoop:
-    NAMES = ("401-code-89", "402-credits", "403-html", "403-349", "404", "429-empty", "413-empty")
-
-    @pytest.fixture
-    def several(self, sentinel: Sentinel, x: FakeX) -> Iterator[dict[str, Sentinel]]:
-        """A home of its own for each of the answers, which its alerts name."""
-        made = {}
-        for name in (*self.NAMES, "500-html", "302-elsewhere"):
-            home = sentinel.home / name
-            home.mkdir()
-            made[name] = Sentinel(home, x)
-            made[name].configure()
-            x.answer(ERRORS[name], None, when=lambda r, name=name: f"case {name}" in r.text)  # type: ignore[misc]
-        yield made
-        for one in made.values():
-            one.kill()
-
-    def test_a_refusal_that_stays_is_not_asked_for_again_and_again(
-        self, several: dict[str, Sentinel], x: FakeX
-    ) -> None:
-        x.limit = 1000
-        # where the text is refused, so is the notice that it was
-        x.answer(ERRORS["413-empty"], None, when=lambda r: "was refused by X" in r.text)
-        for one in several.values():
-            one.run("send", "--no-wait", f"case {one.home.name}")
-        x.wait_for(lambda: len(x.requests) >= len(several) + 1, 30)
-        time.sleep(6)
-        for one in several.values():  # more alerts are no reason to ask again either
-            one.run("send", "--no-wait", f"case {one.home.name}")
-        time.sleep(1)
-        seen = {name: [r for r in x.requests if f"case {name}" in r.text] for name in several}
-        asked = {name: len(requests) for name, requests in seen.items()}
-        soon = {name: asked.pop(name) for name in ("500-html", "302-elsewhere")}
-        assert set(asked.values()) == {1}, asked
-        assert max(soon.values()) <= 5, soon  # after 0, 1, 3 and 7 seconds
-
-
-class TestARedirect:
-    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    def test_is_not_followed_and_the_alert_goes_to_x_again(
-        self, sentinel: Sentinel, x: FakeX, status: int
-    ) -> None:
-        elsewhere = "https://api.x.com/2/dm_conversations/with/2003/messages"
-        x.answer(Answer(status, body="", headers={"location": elsewhere}))
-        assert sentinel.run("send", "disk full").code == KEPT
-        x.wait_for(lambda: x.dms, 15)
-        assert {r.host for r in x.requests} == {"api.twitter.com"}
-        assert {r.recipient_id for r in x.requests} == {"2002"} and len(x.requests) == 2
-
-
-# ---- one recipient's refusal ----
-
-
-class TestOneRecipientsRefusal:
-    CASES = {
-        "who takes no dms": ("2004", None),
-        "who does not exist": ("999", None),
-        "whose id x finds malformed": ("9" * 30, None),
-        "to whom x refuses every text": ("2003", ERRORS["403-151-other"]),
-        "who has blocked us": ("2003", ERRORS["403-349"]),
-    }
-
-    @pytest.mark.parametrize("who", CASES)
-    def test_delays_nobody_else(self, fresh: Sentinel, x: FakeX, who: str) -> None:
-        number, answer = self.CASES[who]
-        x.add_user("closed", "2004", accepts_dms=False)
-        if answer:
-            x.answer(answer, times=None, when=lambda r: r.recipient_id == number)
-        # whoever is first in the config is asked first: the one that refuses
-        fresh.configure({"unwilling": number, "oncall": "2002"})
-        fresh.run("send", "first")
-        x.wait_for(lambda: len(x.dms) == 1, 10)
-        fresh.run("send", "--no-wait", "second")
-        x.wait_for(lambda: len(x.dms) == 2, 10, "the other's second alert")
-        assert [dm.recipient_id for dm in x.dms] == ["2002", "2002"]
-
-    def test_is_told_with_the_names_of_those_who_did_not_get_it(
-        self, fresh: Sentinel, x: FakeX
-    ) -> None:
-        x.add_user("closed", "2004", accepts_dms=False)
-        fresh.configure({"oncall": "2002", "closed": "2004"})
-        done = fresh.run("send", "disk full")
-        assert_told(done, REFUSED, ROWS["403-349"])
-        assert "@closed" in done.err and "@oncall" not in done.err
-
-    def test_is_not_asked_for_again_with_each_alert(self, fresh: Sentinel, x: FakeX) -> None:
-        x.add_user("closed", "2004", accepts_dms=False)
-        fresh.configure({"oncall": "2002", "closed": "2004"})
-        for text in ("first", "second", "third"):
-            fresh.run("send", text)
-        x.wait_for(lambda: len(x.dms) == 3, 15)
-        assert [r.recipient_id for r in x.requests].count("2004") == 1
-
-    def test_keeps_the_alerts_until_they_are_taken(self, fresh: Sentinel, x: FakeX) -> None:
-        closed = x.add_user("closed", "2004", accepts_dms=False)
-        fresh.configure({"closed": "2004"})
-        fresh.run("send", "first")
-        fresh.run("send", "--no-wait", "second")
-        closed.accepts_dms = True
-        assert fresh.run("flush").code == DELIVERED
-        (dm,) = x.dms
-        assert "first" in dm.text and "second" in dm.text
-
-
-# ---- content that X refuses ----
-
-WORDS = ("alpha", "bravo", "charlie", "delta", "foxtrot", "golf", "hotel", "india")
-EVIL = "evil http://bad.example"
-
-
-def refuse_evil(x: FakeX, name: str = "400-invalid-request") -> None:
-    x.answer(ERRORS[name], times=None, when=lambda r: "evil" in r.text)
-
-
-def said(x: FakeX) -> str:
-    """All that X passed on."""
-    return "\n".join(dm.text for dm in x.dms)
-
-
-def fill(fresh: Sentinel, *texts: str) -> None:
-    """Let these be pending: they came before there was a config."""
+def fill(one: Sentinel, *texts: str) -> None:
+    """Let these be pending: they come while there is no config."""
+    config = one.config.read_text()
+    one.config.unlink()
     for text in texts:
-        assert fresh.run("send", "--no-wait", text).code == 78
+        assert one.run("send", "--no-wait", "--", text).code == NO_CONFIG
+    one.config.write_text(config)
+    one.config.chmod(0o600)
 
 
-class TestRefusedContent:
-    @pytest.mark.parametrize("name", rows("content"))
-    def test_is_put_aside_and_a_notice_of_it_is_sent(
-        self, sentinel: Sentinel, x: FakeX, name: str
-    ) -> None:
-        refuse_evil(x, name)
-        assert_told(sentinel.run("send", EVIL), REFUSED, ROWS[name])
-        (notice,) = x.dms
-        assert re.search(r"an alert of \d\d:\d\d:\d\d was refused", notice.text)
-        assert "bird_sentinel status" in notice.text and "evil" not in notice.text
-        assert len(x.requests) == 2
-
-    def test_is_shown_by_status_until_a_person_clears_it(
-        self, sentinel: Sentinel, x: FakeX
-    ) -> None:
-        refuse_evil(x)
-        sentinel.run("send", EVIL)
-        sentinel.wait_idle()
-        before = sentinel.run("status").out
-        assert EVIL in before and "put aside" in before and "flush --discard-refused" in before
-        assert sentinel.run("flush").code == DELIVERED
-        assert EVIL in sentinel.run("status").out
-        assert sentinel.run("flush", "--discard-refused").code == DELIVERED
-        assert "put aside" not in sentinel.run("status").out
-
-    def test_is_no_longer_pending(self, sentinel: Sentinel, x: FakeX) -> None:
-        refuse_evil(x)
-        sentinel.run("send", EVIL)
-        sentinel.wait_idle()
-        assert sentinel.status()["pending"] == 0
-
-    @pytest.mark.parametrize(
-        "place, words", [(0, WORDS), (1, WORDS), (3, WORDS[:3])], ids=["first", "second", "last"]
-    )
-    def test_is_sought_out_and_its_neighbours_are_delivered(
-        self, fresh: Sentinel, x: FakeX, place: int, words: tuple[str, ...]
-    ) -> None:
-        texts = list(words)
-        texts.insert(place, EVIL)
-        fill(fresh, *texts)
-        refuse_evil(x)
-        fresh.configure()
-        fresh.run("flush")
-        x.wait_for(lambda: "was refused" in said(x), 45)
-        x.wait_for(lambda: all(word in said(x) for word in words), 45)
-        fresh.wait_idle(30)
-        assert sum(said(x).count(word) for word in words) == len(words)
-        assert said(x).count("was refused") == 1
-        assert len([r for r in x.requests if r.status == 400]) <= 5  # 9, 4, 2, 1 …
-
-    def test_does_not_hold_up_what_comes_after_it(self, sentinel: Sentinel, x: FakeX) -> None:
-        refuse_evil(x)
-        sentinel.run("send", EVIL)
-        assert sentinel.run("send", "disk full").code == DELIVERED
-
-    def test_nothing_is_put_aside_if_x_refuses_everything(self, fresh: Sentinel, x: FakeX) -> None:
-        fill(fresh, "alpha", "bravo", "charlie")
-        x.answer(ERRORS["400-invalid-request"], times=None)
-        fresh.configure()
-        assert_told(fresh.run("flush"), REFUSED, Row("", "X refuses", "bird_sentinel authorize"))
-        assert "put aside" not in fresh.run("status").out
-        status = fresh.status()
-        assert status["pending"] == 3
-        assert 13 * 60 < seconds_ahead(status["next_attempt"]) < 17 * 60
-        assert len(x.requests) <= 4
-
-    def test_what_x_refused_for_a_while_is_delivered_afterwards(
-        self, fresh: Sentinel, x: FakeX
-    ) -> None:
-        fill(fresh, "alpha", "bravo", "charlie")
-        x.answer(ERRORS["400-invalid-request"], times=None)
-        fresh.configure()
-        fresh.run("flush")
-        x.clear_answers()
-        assert fresh.run("flush").code == DELIVERED
-        assert all(said(x).count(word) == 1 for word in ("alpha", "bravo", "charlie"))
-
-    def test_a_limit_on_the_notice_loses_nothing(self, sentinel: Sentinel, x: FakeX) -> None:
-        refuse_evil(x)
-        x.answer(ERRORS["503-empty"], times=1, when=lambda r: "was refused" in r.text)
-        assert sentinel.run("send", EVIL).code == KEPT
-        x.wait_for(lambda: x.dms, 15)
-        sentinel.wait_idle()
-        assert EVIL in sentinel.run("status").out
+def is_empty(one: Sentinel) -> bool:
+    """Whether nothing is pending."""
+    pending = [*(one.queue / "new").iterdir(), *(one.queue / "to").glob("*/*")]
+    return not pending
 
 
-# ---- what X says is not to be trusted either ----
+def put_aside(one: Sentinel) -> list[str]:
+    return [path.read_text() for path in (one.queue / "refused").iterdir()]
 
 
-class TestWhatXSays:
-    def test_shows_no_secret_that_comes_back_in_an_error(
-        self, sentinel: Sentinel, x: FakeX
-    ) -> None:
-        config = sentinel.config.read_text()
-        keys = re.findall("^(?:consumer|access).*? = (.*)$", config, re.MULTILINE)
-        assert len(keys) == 4
-        words = "Forbidden: " + " ".join(f'oauth="{key}"' for key in keys)
-        x.answer(Answer(403, json={"title": "Forbidden", "detail": words}), times=None)
-        done = sentinel.run("send", "disk full")
-        shown = done.err + done.out + sentinel.run("status").out
-        shown += sentinel.run("status", "--json").out + sentinel.run("flush").err
-        assert "Forbidden" in shown
-        assert not [key for key in keys if key in shown]
+def test_a_refused_text_is_put_aside_and_told_until_a_person_has_read_it(hosts: Hosts) -> None:
+    def check(name: str) -> None:
+        one = hosts(name)
+        forbid(hosts, one, name)
+        done = one.run("send", EVIL)
+        if name in ("json", "known"):  # known at once; the others fail three times first
+            assert done.code == REFUSED and "put aside" in done.err
+            assert "bird_sentinel status" in done.err
+        until(lambda: put_aside(one), 30)
+        one.wait_idle()
+        (kept,) = put_aside(one)
+        assert EVIL in kept and re.search("^refused: .*[a-z]{3}", kept, re.MULTILINE)
+        told = hosts.dms(one)
+        assert told and "1 alert" in told[-1] and "bird_sentinel status" in told[-1]
+        assert "/etc/passwd" not in "".join(told)
 
-    def test_shows_no_secret_of_which_an_error_holds_the_beginning(
-        self, sentinel: Sentinel, x: FakeX
-    ) -> None:
-        secret = re.findall("^access_token_secret = (.*)$", sentinel.config.read_text(), re.M)[0]
-        x.answer(Answer(403, json={"detail": "x" * 270 + " " + secret}), times=None)
-        assert secret[:20] not in sentinel.run("send", "disk full").err
+        seen = one.run("status")
+        assert seen.code == REFUSED and "ok" not in seen.out.splitlines()[0]
+        assert EVIL in seen.out and "flush --discard-refused" in seen.out
+        status = one.status()
+        assert (status["pending"], status["refused"]) == (0, 1)
+        assert one.run("send", "disk full").code == DELIVERED  # nor does it hold up what comes
+        assert one.run("flush").code == DELIVERED and one.run("status").code == REFUSED
+        assert one.run("flush", "--discard-refused").code == DELIVERED
+        assert one.run("status").code == DELIVERED and one.status()["refused"] == 0
 
-    def test_shows_no_password_of_a_proxy(self, sentinel: Sentinel, x: FakeX) -> None:
-        x.answer(Answer(mode="refuse-connect"), times=None)
-        proxy = f"http://webproxy:hunter2@127.0.0.1:{x.port}"
-        done = sentinel.run("send", "disk full", env={"HTTPS_PROXY": proxy, "https_proxy": proxy})
-        assert_told(done, KEPT, Row("retry", "X cannot be reached", "next attempt"))
-        assert "hunter2" not in done.err + sentinel.run("status").out
+    side_by_side(check, FILTERS)
 
-    def test_is_shown_without_what_could_steer_a_terminal(
-        self, sentinel: Sentinel, x: FakeX
-    ) -> None:
-        x.answer(Answer(403, json={"detail": "go \x1b[2J\x07\u202eaway\nbird_sentinel: ok"}), None)
-        done = sentinel.run("send", "disk full")
-        shown = done.err + sentinel.run("status").out
-        assert "away" in shown and not set("\x1b\x07\u202e") & set(shown)
-        assert "\nbird_sentinel: ok" not in shown
+
+def test_the_neighbours_of_a_refused_text_are_through_soon_and_it_alone_is_put_aside(
+    hosts: Hosts,
+) -> None:
+    def check(name: str) -> None:
+        one, texts = hosts(name), list(NEIGHBOURS)
+        what, place = name.split()
+        texts.insert(int(place), EVIL)
+        fill(one, *texts)
+        forbid(hosts, one, what)
+        one.run("flush")
+        until(lambda: put_aside(one) and is_empty(one), 60)
+        said = "\n".join(hosts.dms(one))
+        assert [said.count(text) for text in NEIGHBOURS] == [1] * len(NEIGHBOURS)
+        assert [EVIL in kept for kept in put_aside(one)] == [True]
+
+    side_by_side(check, ["json 0", "json 3", "known 5", "html 2", "reset 0"])
+
+
+def test_several_refused_texts_are_all_found(hosts: Hosts) -> None:
+    one = hosts("several")
+    evil = ["sudo: cat /etc/passwd", EVIL, "rsync: copied /etc/passwd to elsewhere"]
+    fill(one, evil[0], *NEIGHBOURS[:3], *evil[1:], *NEIGHBOURS[3:])
+    forbid(hosts, one)
+    one.run("flush")
+    until(lambda: len(put_aside(one)) == 3 and is_empty(one), 60)
+    said = "\n".join(hosts.dms(one))
+    assert [said.count(text) for text in NEIGHBOURS] == [1] * len(NEIGHBOURS)
+    assert all(text in "\n".join(put_aside(one)) for text in evil)
+
+
+def write_pending(one: Sentinel, texts: Iterable[str]) -> None:
+    """Let very many be pending: each a file, as `send` leaves it."""
+    fill(one, "the first of many")
+    now = time.time_ns()
+    for number, text in enumerate(texts):
+        (one.queue / "new" / f"{now + number}.{number}.web1").write_text(f"host: web1\n\n{text}")
+
+
+def counted(texts: Iterable[str]) -> int:
+    """How many alerts these DMs say they quote or count."""
+    found = [re.match(r"\[.*?\] ([\d,]+) alerts, \d", text) for text in texts]
+    return sum(int(one[1].replace(",", "")) if one else 1 for one in found)
+
+
+def is_notice(text: str) -> bool:
+    return "bird_sentinel status" in text
+
+
+def test_a_whole_kind_of_refused_texts_is_put_aside_with_few_requests(hosts: Hosts) -> None:
+    one = hosts("a kind")
+    forbid(hosts, one)
+    evil = [f"nginx: 10.0.0.{number} GET /etc/passwd" for number in range(60)]
+    write_pending(one, [*evil, *NEIGHBOURS])
+    one.run("flush")
+    until(lambda: len(put_aside(one)) == 60 and is_empty(one), 60)
+    said = "\n".join(hosts.dms(one))
+    assert [said.count(text) for text in NEIGHBOURS] == [1] * len(NEIGHBOURS)
+    kept = "\n".join(put_aside(one))
+    assert all(text in kept for text in evil)
+    assert len(hosts.requests(one)) <= 40
+
+
+def test_a_refused_text_in_a_long_folded_backlog_hides_no_count(hosts: Hosts) -> None:
+    one = hosts("a backlog")
+    forbid(hosts, one)
+    evil = "httpd: 10.0.0.1 GET /etc/passwd"
+    many = [f"smtpd: Rejected user{n} from 10.0.0.1" for n in range(700)]
+    many += [f"prog{chr(97 + n % 26)}{chr(97 + n // 26)}: its own kind" for n in range(400)]
+    write_pending(one, [evil, *NEIGHBOURS, *many])
+    one.run("flush")
+    until(lambda: put_aside(one) and is_empty(one), 30)
+    told = [text for text in hosts.dms(one) if not is_notice(text)]
+    assert [text in "\n".join(told) for text in NEIGHBOURS] == [True] * len(NEIGHBOURS)
+    assert len(put_aside(one)) == 1 and evil in put_aside(one)[0]
+    assert counted(told) == len(many) + len(NEIGHBOURS) + 1
+
+
+def test_a_text_is_refused_to_each_recipient_and_all_get_its_neighbours(hosts: Hosts) -> None:
+    one = hosts("two")
+    one.configure({"oncall": "2002", "second": "2003"}, host=f"host-{one.home.name}.")
+    fill(one, *NEIGHBOURS, EVIL)
+    forbid(hosts, one)
+    one.run("flush")
+    until(lambda: put_aside(one) and is_empty(one), 60)
+    for recipient in ("2002", "2003"):
+        said = "\n".join(dm.text for dm in hosts.x.dms if dm.recipient_id == recipient)
+        assert [said.count(text) for text in NEIGHBOURS] == [1] * len(NEIGHBOURS)
+        assert is_notice(said)
+
+
+TROUBLES = {
+    "three faults": (ERRORS["503-v2"], 3),
+    "three resets": (Answer(mode="reset"), 3),
+    "one stray refusal": (ERRORS["403-about-blank"], 1),
+}
+
+
+def test_a_trouble_that_was_not_the_texts_puts_no_text_aside(hosts: Hosts) -> None:
+    """That a notice gets through may only mean that X is well again."""
+    side_by_side(lambda name: check_trouble(hosts, name), TROUBLES)
+
+
+def check_trouble(hosts: Hosts, name: str) -> None:
+    one = hosts(name)
+    hosts.answer(one, *TROUBLES[name])
+    one.run("send", "--no-wait", "disk full")
+    time.sleep(4)  # as long as three attempts take
+    until(lambda: is_empty(one) or "refusal" in name, 20)
+    status = one.status()
+    assert status["refused"] == 0
+    times = [r.at for r in hosts.requests(one) if "disk full" in r.text]
+    if len(times) > 2:
+        assert times[1] - times[0] > 0.7 and times[2] - times[1] > 1.4
+    if status["pending"]:
+        assert seconds_ahead(status["next_attempt"]) < 70
+    else:
+        assert any("disk full" in text for text in hosts.dms(one))
+
+
+def test_a_fault_of_x_during_the_search_puts_no_neighbour_aside(hosts: Hosts) -> None:
+    one = hosts("a fault between")
+    fill(one, NEIGHBOURS[0], EVIL)
+    forbid(hosts, one)
+    hosts.x.answer(
+        ERRORS["503-v2"], 1, when=lambda r: NEIGHBOURS[0] in r.text and EVIL not in r.text
+    )  # fmt: skip
+    one.run("flush")
+    until(lambda: put_aside(one) and is_empty(one), 60)
+    assert "\n".join(hosts.dms(one)).count(NEIGHBOURS[0]) == 1
+    assert len(put_aside(one)) == 1 and EVIL in put_aside(one)[0]
+
+
+def test_a_limit_during_the_search_loses_nothing(hosts: Hosts) -> None:
+    one = hosts("a limit between")
+    fill(one, *NEIGHBOURS, EVIL)
+    forbid(hosts, one)
+    hosts.x.answer(ERRORS["429-empty"], 1, when=lambda r: is_notice(r.text))
+    assert one.run("flush").code == KEPT
+    assert one.status()["pending"] == len(NEIGHBOURS) + 1 and not put_aside(one)
+    one.run("flush")
+    until(lambda: put_aside(one) and is_empty(one), 60)
+    said = "\n".join(hosts.dms(one))
+    assert [said.count(text) for text in NEIGHBOURS] == [1] * len(NEIGHBOURS)

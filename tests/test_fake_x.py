@@ -1,4 +1,7 @@
-"""What the stand-in for X promises to the tests that use it."""
+"""The stand-in for X can be trusted: it takes what X would take, and misbehaves as it is told to.
+
+It is used here through requests and tweepy, not through the program that it serves to test.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import re
 import signal
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
@@ -27,6 +29,7 @@ from fake_x import (
     Answer,
     FakeX,
     Mode,
+    Request,
     Tls,
     base_string_uri,
     form_parameters,
@@ -38,6 +41,7 @@ from requests_oauthlib import OAuth1, OAuth1Session  # type: ignore[import-untyp
 
 DMS = "https://api.twitter.com/2/dm_conversations/with/{}/messages"
 ME = "https://api.twitter.com/2/users/me"
+FORM = "application/x-www-form-urlencoded"
 
 
 @pytest.fixture
@@ -56,14 +60,8 @@ def use(server: FakeX, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def client(server: FakeX) -> Any:
-    token, secret = server.token()
-    return tweepy.Client(
-        consumer_key=server.consumer_key,
-        consumer_secret=server.consumer_secret,
-        access_token=token,
-        access_token_secret=secret,
-        return_type=requests.Response,
-    )
+    keys = (server.consumer_key, server.consumer_secret, *server.token())
+    return tweepy.Client(None, *keys, return_type=requests.Response)
 
 
 def auth(server: FakeX, **changes: str) -> Any:
@@ -77,15 +75,24 @@ def auth(server: FakeX, **changes: str) -> Any:
     return OAuth1(**{**keys, **changes})
 
 
-def post(server: FakeX, text: str = "disk full", to: str = "2002") -> requests.Response:
-    return requests.post(DMS.format(to), json={"text": text}, auth=auth(server), timeout=5)
+def post(server: FakeX, text: object = "disk full", to: str = "2002") -> requests.Response:
+    url, signer = DMS.format(to), auth(server)
+    return requests.post(url, json={"text": text}, auth=signer, timeout=5, allow_redirects=False)
 
 
-def handler(server: FakeX) -> Any:
-    return tweepy.OAuth1UserHandler(server.consumer_key, server.consumer_secret, callback="oob")
+def send(prepared: requests.PreparedRequest) -> requests.Response:
+    with requests.Session() as session:
+        settings = session.merge_environment_settings(prepared.url, {}, None, None, None)
+        return session.send(prepared, timeout=5, **settings)
 
 
-# ---- the signature checker, against RFC 5849 ----
+def gives_up(server: FakeX, seconds: float = 0.2) -> None:
+    """A client has no patience."""
+    with pytest.raises(requests.exceptions.RequestException):
+        requests.post(DMS.format(2002), json={"text": "a"}, auth=auth(server), timeout=seconds)
+
+
+# ---- the signature checker, against RFC 5849 and X's own example ----
 
 
 def test_the_base_string_is_that_of_rfc_5849_3_4_1_1() -> None:
@@ -95,9 +102,8 @@ def test_the_base_string_is_that_of_rfc_5849_3_4_1_1() -> None:
         ' oauth_timestamp="137131201", oauth_nonce="7d8f3e4a",'
         ' oauth_signature="bYT5CMsGcbgUdFHObYMEfcx6bsw%3D"'
     )
-    form = "application/x-www-form-urlencoded"
-    parameters = form_parameters(form, b"b5=%3D%253D&a3=a&c%40=&a2=r%20b")  # the query there
-    parameters += form_parameters(form, b"c2&a3=2+q")
+    parameters = form_parameters(FORM, b"b5=%3D%253D&a3=a&c%40=&a2=r%20b")  # the query there
+    parameters += form_parameters(FORM, b"c2&a3=2+q")
     parameters += parse_authorization(authorization)
 
     assert signature_base_string("post", "http://example.com/request", parameters) == (
@@ -106,52 +112,20 @@ def test_the_base_string_is_that_of_rfc_5849_3_4_1_1() -> None:
         "e4a%26oauth_signature_method%3DHMAC-SHA1%26oauth_timestamp%3D137131201%26oauth_token%3Dkkk"
         "9d7dh3k39sjv7"
     )
+    assert base_string_uri("http", "EXAMPLE.COM:80", "/r%20v/X") == "http://example.com/r%20v/X"
+    assert base_string_uri("https", "www.example.net:8080", "/") == "https://www.example.net:8080/"
 
 
-@pytest.mark.parametrize(
-    ("method", "uri", "query", "authorization", "token_secret"),
-    [
-        (
-            "POST",
-            "https://photos.example.net/initiate",
-            "",
-            'OAuth realm="Photos", oauth_consumer_key="dpf43f3p2l4k3l03",'
-            ' oauth_signature_method="HMAC-SHA1", oauth_timestamp="137131200",'
-            ' oauth_nonce="wIjqoS", oauth_callback="http%3A%2F%2Fprinter.example.com%2Fready",'
-            ' oauth_signature="74KNZJeDHnMBp0EMJ9ZHt%2FXKycU%3D"',
-            "",
-        ),
-        (
-            "POST",
-            "https://photos.example.net/token",
-            "",
-            'OAuth realm="Photos", oauth_consumer_key="dpf43f3p2l4k3l03",'
-            ' oauth_token="hh5s93j4hdidpola", oauth_signature_method="HMAC-SHA1",'
-            ' oauth_timestamp="137131201", oauth_nonce="walatlh",'
-            ' oauth_verifier="hfdp7dh39dks9884",'
-            ' oauth_signature="gKgrFCywp7rO0OXSjdot%2FIHF7IU%3D"',
-            "hdhd0244k9j7ao03",
-        ),
-        (
-            "GET",
-            "http://photos.example.net/photos",
-            "file=vacation.jpg&size=original",
-            'OAuth realm="Photos", oauth_consumer_key="dpf43f3p2l4k3l03",'
-            ' oauth_token="nnch734d00sl2jdk", oauth_signature_method="HMAC-SHA1",'
-            ' oauth_timestamp="137131202", oauth_nonce="chapoH",'
-            ' oauth_signature="MdpQcU8iPSUjWoN%2FUDMsK2sui9I%3D"',
-            "pfkkdhi9sl3r4s00",
-        ),
-    ],
-    ids=["initiate", "token", "photos"],
-)
-def test_the_signatures_are_those_of_rfc_5849_1_2(
-    method: str, uri: str, query: str, authorization: str, token_secret: str
-) -> None:
-    header = parse_authorization(authorization)
-    form = "application/x-www-form-urlencoded"
-    base_string = signature_base_string(method, uri, header + form_parameters(form, query.encode()))
-    signature = hmac_sha1_signature(base_string, "kd94hf93k423kf44", token_secret)
+def test_the_signature_is_that_of_rfc_5849_1_2() -> None:
+    header = parse_authorization(
+        'OAuth realm="Photos", oauth_consumer_key="dpf43f3p2l4k3l03",'
+        ' oauth_token="nnch734d00sl2jdk", oauth_signature_method="HMAC-SHA1",'
+        ' oauth_timestamp="137131202", oauth_nonce="chapoH",'
+        ' oauth_signature="MdpQcU8iPSUjWoN%2FUDMsK2sui9I%3D"'
+    )
+    parameters = header + form_parameters(FORM, b"file=vacation.jpg&size=original")
+    base_string = signature_base_string("GET", "http://photos.example.net/photos", parameters)
+    signature = hmac_sha1_signature(base_string, "kd94hf93k423kf44", "pfkkdhi9sl3r4s00")
     assert signature == dict(header)["oauth_signature"]
 
 
@@ -177,45 +151,28 @@ def test_the_signature_is_that_of_xs_own_worked_example() -> None:
     assert signature == "hCtSmYh+iHYCEqBWrE7C7hYmtUk="
 
 
-def test_the_uri_that_is_signed_has_no_default_port_and_a_lower_case_host() -> None:
-    """RFC 5849 §3.4.1.2."""
-    assert base_string_uri("http", "EXAMPLE.COM:80", "/r%20v/X") == "http://example.com/r%20v/X"
-    assert base_string_uri("https", "www.example.net:8080", "/") == "https://www.example.net:8080/"
-
-
 # ---- who gets in ----
 
 
-def test_a_dm_from_tweepy_is_accepted(x: FakeX) -> None:
-    before = time.time()
-    answer = client(x).create_direct_message(participant_id="2002", text="100 % ünïcode\n\t😀 +")
+def test_dms_from_tweepy_are_accepted_over_one_connection(x: FakeX) -> None:
+    before, one = time.time(), client(x)
+    for text in ("100 % ünïcode\n\t😀 +", "again"):
+        answer = one.create_direct_message(participant_id="2002", text=text)
     assert answer.status_code == 201
     assert answer.json()["data"]["dm_conversation_id"] == "1001-2002"
-    assert re.fullmatch("[0-9]{19}", answer.json()["data"]["dm_event_id"])
     assert answer.headers["x-access-level"] == "read-write-directmessages"
-    assert "GMT" in answer.headers["Date"]
-    (dm,) = x.dms
-    assert (dm.recipient_id, dm.text) == ("2002", "100 % ünïcode\n\t😀 +")
-    assert (dm.host, before <= dm.at <= time.time()) == ("api.twitter.com", True)
-    (request,) = x.requests
+    dm, _ = x.dms
+    assert (dm.recipient_id, dm.text, dm.host) == ("2002", "100 % ünïcode\n\t😀 +", HOSTS[0])
+    assert before <= dm.at <= time.time()
+    request = x.requests[0]
     assert (request.method, request.path, request.status) == ("POST", DMS.format(2002)[23:], 201)
     assert (request.recipient_id, request.text) == ("2002", dm.text)
     assert x.bad_signatures == [] and x.strangers == [] and len(x.connects) == 1
 
 
-@pytest.mark.parametrize("host", HOSTS)
-def test_both_of_xs_hosts_are_served(x: FakeX, host: str) -> None:
-    url = f"https://{host}/2/dm_conversations/with/2002/messages"
+def test_the_other_of_xs_hosts_is_served_too(x: FakeX) -> None:
+    url = DMS.format(2002).replace("twitter", "x")
     assert requests.post(url, json={"text": "a"}, auth=auth(x), timeout=5).status_code == 201
-    assert x.dms[0].host == host
-
-
-def test_a_connection_is_kept_for_the_next_request(x: FakeX) -> None:
-    one = client(x)
-    for text in ("first", "second", "third"):
-        one.create_direct_message(participant_id="2002", text=text)
-    assert [dm.text for dm in x.dms] == ["first", "second", "third"]
-    assert len(x.connects) == 1
 
 
 @pytest.mark.parametrize(
@@ -235,29 +192,15 @@ def test_a_wrong_key_or_secret_is_refused(x: FakeX, change: dict[str, str]) -> N
     assert len(x.bad_signatures) == 1 and x.dms == []
 
 
-def test_a_tampered_signature_is_refused(x: FakeX) -> None:
-    request = requests.Request("POST", DMS.format(2002), json={"text": "a"}, auth=auth(x))
-    prepared = request.prepare()
-    header = prepared.headers["Authorization"]
-    text = header.decode() if isinstance(header, bytes) else header
-    prepared.headers["Authorization"] = re.sub(r'oauth_signature="..', 'oauth_signature="AA', text)
-    assert send(prepared).status_code == 401
-    assert "wrong signature" in x.bad_signatures[0].reason
-
-
-def test_a_parameter_added_after_signing_is_refused(x: FakeX) -> None:
+def test_a_request_that_is_tampered_with_or_replayed_is_refused(x: FakeX) -> None:
     prepared = requests.Request("GET", ME, auth=auth(x)).prepare()
-    prepared.url = ME + "?user.fields=receives_your_dm"
-    assert send(prepared).status_code == 401
-    assert len(x.bad_signatures) == 1
-
-
-def test_a_replayed_request_is_refused(x: FakeX) -> None:
-    request = requests.Request("POST", DMS.format(2002), json={"text": "a"}, auth=auth(x))
-    prepared = request.prepare()
-    assert [send(prepared).status_code for _ in range(2)] == [201, 401]
-    assert "nonce" in x.bad_signatures[0].reason
-    assert len(x.dms) == 1
+    assert [send(prepared).status_code for _ in range(2)] == [200, 401]
+    tampered = requests.Request("GET", ME, auth=auth(x)).prepare()
+    tampered.url = ME + "?user.fields=receives_your_dm"
+    assert send(tampered).status_code == 401
+    assert [bad.reason.split(";")[0] for bad in x.bad_signatures] == [
+        "the nonce was used before", "wrong signature",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("ahead", [-400.0, 400.0])
@@ -265,27 +208,16 @@ def test_a_clock_that_is_off_is_refused_with_code_135(x: FakeX, ahead: float) ->
     x.clock_offset = ahead
     answer = post(x)
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (401, 135)
-    assert len(x.bad_signatures) == 1
 
 
-@pytest.mark.parametrize("header", [None, "Bearer AAAA", "OAuth", "OAuth nonsense", 'OAuth a="b"'])
+@pytest.mark.parametrize("header", [None, "Bearer AAAA", "OAuth nonsense"])
 def test_a_request_without_oauth_1_is_refused(x: FakeX, header: str | None) -> None:
     headers = {"Authorization": header} if header else {}
     answer = requests.post(DMS.format(2002), json={"text": "a"}, headers=headers, timeout=5)
-    assert answer.status_code == 401
-    assert len(x.bad_signatures) == 1
+    assert answer.status_code == 401 and len(x.bad_signatures) == 1
 
 
-def test_form_body_parameters_are_part_of_the_signature(x: FakeX) -> None:
-    url = "https://api.twitter.com/oauth/request_token?x_auth_access_type=write"
-    signer = OAuth1(x.consumer_key, x.consumer_secret)
-    form = {"oauth_callback": "oob", "a": "2 q + ~ü", "b": ""}
-    answer = requests.post(url, data=form, auth=signer, timeout=5)
-    assert answer.status_code == 200
-    assert x.bad_signatures == []
-
-
-def test_a_revoked_token_is_refused_with_code_89(x: FakeX) -> None:
+def test_a_token_is_refused_once_it_is_revoked(x: FakeX) -> None:
     token, secret = x.token()
     signer = auth(x, resource_owner_key=token, resource_owner_secret=secret)
     assert requests.get(ME, auth=signer, timeout=5).status_code == 200
@@ -293,32 +225,29 @@ def test_a_revoked_token_is_refused_with_code_89(x: FakeX) -> None:
     assert requests.get(ME, auth=signer, timeout=5).json()["errors"][0]["code"] == 89
 
 
-def send(prepared: requests.PreparedRequest) -> requests.Response:
-    with requests.Session() as session:
-        settings = session.merge_environment_settings(prepared.url, {}, None, None, None)
-        return session.send(prepared, timeout=5, **settings)
-
-
 # ---- the PIN walk ----
+
+
+def handler(server: FakeX) -> Any:
+    return tweepy.OAuth1UserHandler(server.consumer_key, server.consumer_secret, callback="oob")
 
 
 def test_tweepy_walks_to_an_access_token_by_pin(x: FakeX) -> None:
     walk = handler(x)
     url = walk.get_authorization_url()
     assert url.startswith("https://api.twitter.com/oauth/authorize?oauth_token=")
-    pin = x.pin(walk.request_token["oauth_token"])
-    assert re.fullmatch("[0-9]{7}", pin)
+    page = url.replace("https://api.twitter.com", f"http://127.0.0.1:{x.port}")
+    (pin,) = re.findall("[0-9]{7}", requests.get(page, timeout=5).text)  # as a browser has it
     token, secret = walk.get_access_token(pin)
-    assert token.startswith("1001-")
     signer = auth(x, resource_owner_key=token, resource_owner_secret=secret)
     answer = requests.get(ME, auth=signer, timeout=5)
     assert answer.json()["data"]["username"] == "sentinel_bot"
+    assert requests.get(page, timeout=5).status_code == 403
 
 
 def test_the_access_token_answer_names_the_account(x: FakeX) -> None:
     session = OAuth1Session(x.consumer_key, x.consumer_secret, callback_uri="oob")
     request_token = session.fetch_request_token("https://api.twitter.com/oauth/request_token")
-    assert request_token["oauth_callback_confirmed"] == "true"
     pin = x.pin(request_token["oauth_token"])
     token = session.fetch_access_token("https://api.twitter.com/oauth/access_token", verifier=pin)
     assert (token["user_id"], token["screen_name"]) == ("1001", "sentinel_bot")
@@ -328,140 +257,60 @@ def test_a_wrong_pin_is_refused_and_spends_the_request_token(x: FakeX) -> None:
     walk = handler(x)
     walk.get_authorization_url()
     pin = x.pin(walk.request_token["oauth_token"])
-    with pytest.raises(tweepy.TweepyException, match="Invalid oauth_verifier parameter"):
-        walk.get_access_token("9999999")
-    with pytest.raises(tweepy.TweepyException):
-        walk.get_access_token(pin)
+    for wrong in ("9999999", pin):
+        with pytest.raises(tweepy.TweepyException):
+            walk.get_access_token(wrong)
     assert [r.status for r in x.requests] == [200, 401, 401]
     assert x.bad_signatures == []
 
 
-def test_a_pin_nobody_approved_is_wrong(x: FakeX) -> None:
-    walk = handler(x)
-    walk.get_authorization_url()
-    with pytest.raises(tweepy.TweepyException):
-        walk.get_access_token(x._request_tokens[walk.request_token["oauth_token"]].pin)
-
-
 def test_a_callback_other_than_oob_is_refused(x: FakeX) -> None:
-    walk = tweepy.OAuth1UserHandler(
-        x.consumer_key, x.consumer_secret, callback="https://example.com/"
-    )
+    walk = tweepy.OAuth1UserHandler(x.consumer_key, x.consumer_secret, callback="https://a.test/")
     with pytest.raises(tweepy.TweepyException, match="415"):
         walk.get_authorization_url()
 
 
-def test_the_authorize_page_shows_the_pin_to_a_browser(x: FakeX) -> None:
-    walk = handler(x)
-    url = walk.get_authorization_url()
-    proxied = requests.get(url, timeout=5)
-    plain = requests.get(
-        url.replace("https://api.twitter.com", f"http://127.0.0.1:{x.port}"), timeout=5
-    )
-    assert proxied.text == plain.text
-    walk.get_access_token(re.findall("[0-9]{7}", plain.text)[0])
-    assert requests.get(url, timeout=5).status_code == 403
-    assert x.strangers == []
-
-
-# ---- permissions ----
-
-
-@pytest.mark.parametrize("level", ["read", "read-write"])
-def test_a_token_without_the_dm_permission_cannot_send(x: FakeX, level: str) -> None:
-    x.access_level = level
-    answer = post(x)
-    assert answer.status_code == 403
-    assert answer.json()["type"].endswith("/oauth1-permissions")
-    assert answer.headers["x-access-level"] == level
-    assert x.dms == []
+# ---- DMs that X refuses, and who is who ----
 
 
 def test_a_token_keeps_the_permission_it_was_made_under(x: FakeX) -> None:
     x.access_level = "read-write"
     old = auth(x)
     x.access_level = "read-write-directmessages"
-    new = auth(x)
-    levels = [requests.get(ME, auth=a, timeout=5).headers["x-access-level"] for a in (old, new)]
-    assert levels == ["read-write", "read-write-directmessages"]
-
-
-# ---- DMs that X refuses ----
+    answer = requests.post(DMS.format(2002), json={"text": "a"}, auth=old, timeout=5)
+    assert answer.status_code == 403
+    assert answer.json()["type"].endswith("/oauth1-permissions")
+    assert answer.headers["x-access-level"] == "read-write"
+    assert post(x).status_code == 201
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "\ud800", 7, None])
 def test_a_text_that_is_none_is_an_invalid_request(x: FakeX, text: object) -> None:
-    answer = requests.post(DMS.format(2002), json={"text": text}, auth=auth(x), timeout=5)
+    answer = post(x, text)
     assert answer.status_code == 400
     assert answer.json()["type"].endswith("/invalid-request")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"\xff", b'{"txt": "a"}'])
-def test_a_body_that_is_no_dm_is_an_invalid_request(x: FakeX, body: bytes) -> None:
-    headers = {"Content-Type": "application/json"}
-    answer = requests.post(DMS.format(2002), data=body, headers=headers, auth=auth(x), timeout=5)
-    assert answer.status_code == 400
-
-
 def test_a_dm_may_have_ten_thousand_characters_and_no_more(x: FakeX) -> None:
     assert post(x, "😀" * 10_000).status_code == 201
-    answer = post(x, "a" * 10_001)
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (403, 354)
+    assert post(x, "a" * 10_001).json()["errors"][0]["code"] == 354
 
 
-@pytest.mark.parametrize("to", ["4711", "2004"], ids=["unknown", "accepts no DMs"])
-def test_a_recipient_who_cannot_be_written_to_is_refused(x: FakeX, to: str) -> None:
-    answer = post(x, to=to)
-    assert answer.status_code == 403
-    assert "do not have permission to DM" in answer.json()["detail"]
+@pytest.mark.parametrize("to, status", [("4711", 403), ("2004", 403), ("oncall", 400)])
+def test_a_recipient_who_cannot_be_written_to_is_refused(x: FakeX, to: str, status: int) -> None:
+    assert post(x, to=to).status_code == status
+    assert x.dms == []
 
 
-def test_a_recipient_id_that_is_no_number_is_an_invalid_request(x: FakeX) -> None:
-    assert post(x, to="oncall").status_code == 400
-
-
-# ---- who is who ----
-
-
-def test_users_are_looked_up_by_name_and_by_id(x: FakeX) -> None:
-    look = client(x)
-    fields = ["receives_your_dm"]
-    oncall = {"id": "2002", "name": "oncall", "username": "oncall"}
+def test_users_are_looked_up_by_name_and_an_unknown_one_is_an_error_in_a_200(x: FakeX) -> None:
+    look, fields = client(x), ["receives_your_dm"]
     hermit = {"id": "2004", "name": "hermit", "username": "hermit", "receives_your_dm": False}
-    by_name = look.get_user(username="ONCALL", user_auth=True)
-    by_id = look.get_user(id="2004", user_auth=True, user_fields=fields)
-    many = look.get_users(usernames=["oncall", "hermit"], user_auth=True)
-    ids = look.get_users(ids=["2004", "2002"], user_auth=True, user_fields=fields)
-    assert by_name.json() == {"data": oncall}
-    assert by_id.json() == {"data": hermit}
-    assert [user["id"] for user in many.json()["data"]] == ["2002", "2004"]
-    assert ids.json()["data"] == [hermit, {**oncall, "receives_your_dm": True}]
-    assert x.bad_signatures == []
-
-
-def test_an_unknown_user_is_an_error_in_a_200(x: FakeX) -> None:
-    answer = client(x).get_user(username="nobody", user_auth=True)
-    assert answer.status_code == 200 and "data" not in answer.json()
-    (error,) = answer.json()["errors"]
-    assert error["title"] == "Not Found Error"
-    assert error["type"].endswith("/resource-not-found")
-
-
-def test_known_users_come_beside_the_unknown(x: FakeX) -> None:
-    answer = client(x).get_users(usernames=["nobody", "oncall"], user_auth=True).json()
-    assert [user["id"] for user in answer["data"]] == ["2002"]
-    assert [error["value"] for error in answer["errors"]] == ["nobody"]
-
-
-def test_a_name_that_cannot_be_one_is_an_invalid_request(x: FakeX) -> None:
-    url = "https://api.twitter.com/2/users/by/username/not%20a%20name"
-    assert requests.get(url, auth=auth(x), timeout=5).status_code == 400
-    assert x.bad_signatures == []
-
-
-def test_what_x_does_not_have_is_404(x: FakeX) -> None:
-    url = "https://api.twitter.com/1.1/direct_messages/events/new.json"
-    assert requests.post(url, json={}, auth=auth(x), timeout=5).status_code == 404
+    found = look.get_user(username="HERMIT", user_auth=True, user_fields=fields)
+    assert found.json() == {"data": hermit}
+    unknown = look.get_user(username="nobody", user_auth=True)
+    assert unknown.status_code == 200
+    assert [e["title"] for e in unknown.json()["errors"]] == ["Not Found Error"]
+    assert "data" not in unknown.json() and x.bad_signatures == []
 
 
 # ---- limits ----
@@ -473,8 +322,6 @@ def test_dms_over_the_limit_are_refused_until_the_reset(x: FakeX) -> None:
     answers = [post(x) for _ in range(4)]
     assert [a.status_code for a in answers] == [201, 201, 429, 429]
     assert [a.headers["x-rate-limit-remaining"] for a in answers] == ["1", "0", "0", "0"]
-    assert {a.headers["x-rate-limit-limit"] for a in answers} == {"2"}
-    assert answers[2].json()["title"] == "Too Many Requests"
     assert len(x.refused_429) == 2
     (reset,) = {int(a.headers["x-rate-limit-reset"]) for a in answers}
     assert began + 1.2 <= reset <= time.time() + 2.2
@@ -488,12 +335,8 @@ def test_a_daily_limit_has_headers_of_its_own(x: FakeX) -> None:
     assert [a.status_code for a in answers] == [201, 429]
     headers = answers[1].headers
     assert headers["x-rate-limit-remaining"] == "14"
-    assert headers["x-user-limit-24hour-limit"] == "1"
     assert headers["x-user-limit-24hour-remaining"] == "0"
     assert int(headers["x-user-limit-24hour-reset"]) > time.time() + 86_000
-
-
-def test_the_limit_headers_can_be_left_out(x: FakeX) -> None:
     x.rate_limit_headers = False
     assert not [name for name in post(x).headers if "limit" in name.lower()]
 
@@ -503,7 +346,6 @@ def test_a_429_that_was_asked_for_says_that_nothing_is_left(x: FakeX) -> None:
     x.answer(dataclasses.replace(ERRORS["429-88"], headers={"x-rate-limit-reset": None}))
     first, second = post(x), post(x)
     assert first.headers["x-rate-limit-remaining"] == "0"
-    assert int(first.headers["x-rate-limit-reset"]) > time.time() + 800
     assert "x-rate-limit-reset" not in second.headers
     assert x.refused_429 == []
 
@@ -511,22 +353,19 @@ def test_a_429_that_was_asked_for_says_that_nothing_is_left(x: FakeX) -> None:
 # ---- misbehaviour ----
 
 
-@pytest.mark.parametrize("name", ERRORS)
-def test_each_catalogued_answer_arrives_as_it_is(x: FakeX, name: str) -> None:
-    wanted = ERRORS[name]
-    x.answer(wanted)
-    signer = auth(x)
-    answer = requests.post(
-        DMS.format(2002), json={"text": "a"}, auth=signer, timeout=5, allow_redirects=False
-    )
-    assert answer.status_code == wanted.status == x.requests[0].status
-    if wanted.body is None:
-        assert json.loads(answer.content) == wanted.json
-    else:
-        body = wanted.body
-        assert answer.content == (body if isinstance(body, bytes) else body.encode())
-    assert len(x.dms) == (1 if wanted.accept else 0)
-    assert post(x).status_code == 201
+def test_each_catalogued_answer_arrives_as_it_is(x: FakeX) -> None:
+    x.limit = 1000
+    for name, wanted in ERRORS.items():
+        x.dms.clear()
+        x.answer(wanted)
+        answer = post(x)
+        assert answer.status_code == wanted.status, name
+        if wanted.body is None:
+            assert json.loads(answer.content) == wanted.json, name
+        else:
+            body = wanted.body
+            assert answer.content == (body if isinstance(body, bytes) else body.encode()), name
+        assert len(x.dms) == wanted.accept, name
 
 
 def test_answers_are_given_in_order_as_often_as_asked_where_they_fit(x: FakeX) -> None:
@@ -534,7 +373,7 @@ def test_answers_are_given_in_order_as_often_as_asked_where_they_fit(x: FakeX) -
     x.answer(Answer(503), times=2, path="/2/dm_conversations")
     x.answer(Answer(502), path="/2/users")
     x.answer(Answer(403), times=None, when=lambda r: r.recipient_id == "2003" and "disk" in r.text)
-    assert client_status(x) == 502
+    assert requests.get(ME, auth=auth(x), timeout=5).status_code == 502
     assert [post(x).status_code for _ in range(3)] == [503, 503, 201]
     assert [post(x, to="2003").status_code for _ in range(2)] == [403, 403]
     assert post(x, "b", to="2003").status_code == 201
@@ -542,45 +381,43 @@ def test_answers_are_given_in_order_as_often_as_asked_where_they_fit(x: FakeX) -
     assert post(x, to="2003").status_code == 201
 
 
-def client_status(server: FakeX) -> int:
-    return requests.get(ME, auth=auth(server), timeout=5).status_code
+def test_an_answer_can_be_a_function_of_the_request(x: FakeX) -> None:
+    def echo(request: Request) -> Answer:
+        return Answer(403, json={"detail": request.text})
+
+    x.answer(echo, times=None, when=lambda r: "/etc/passwd" in r.text)
+    assert post(x, "GET /etc/passwd").json() == {"detail": "GET /etc/passwd"}
+    assert post(x, "GET /").status_code == 201
 
 
 def test_headers_can_be_added_replaced_and_left_out(x: FakeX) -> None:
     x.answer(Answer(headers={"Retry-After": "7", "X-Access-Level": "read", "date": None}))
     answer = post(x)
     assert answer.status_code == 201
-    assert answer.headers["retry-after"] == "7"
-    assert answer.headers["x-access-level"] == "read"
+    assert (answer.headers["retry-after"], answer.headers["x-access-level"]) == ("7", "read")
     assert "date" not in answer.headers
 
 
-def test_a_slow_x_has_accepted_the_dm_before_the_client_gives_up(x: FakeX) -> None:
-    x.answer(Answer(delay=30))
-    with pytest.raises(requests.exceptions.ReadTimeout):
-        requests.post(DMS.format(2002), json={"text": "a"}, auth=auth(x), timeout=0.2)
-    assert len(x.dms) == 1
-    assert x.requests[0].status is None
-
-
-def test_an_error_can_hide_that_the_dm_was_accepted(x: FakeX) -> None:
-    x.answer(dataclasses.replace(ERRORS["502-html"], accept=True))
-    assert post(x).status_code == 502
-    assert len(x.dms) == 1
-
-
-def test_x_does_not_accept_over_the_limit_whatever_was_asked_for(x: FakeX) -> None:
-    x.limit = 0
-    x.answer(Answer(mode="lost"))
-    assert post(x).status_code == 429
-    assert x.dms == []
-
-
-def test_a_stalled_answer_never_comes(x: FakeX) -> None:
-    x.answer(Answer(mode="stall"))
-    with pytest.raises(requests.exceptions.ReadTimeout):
-        requests.post(DMS.format(2002), json={"text": "a"}, auth=auth(x), timeout=0.2)
-    assert x.dms == [] and len(x.requests) == 1
+@pytest.mark.parametrize(
+    "answer, accepted",
+    [
+        (Answer(delay=30), 1),
+        (Answer(mode="stall"), 0),
+        (Answer(mode="trickle", every=0.3), 1),
+        (Answer(mode="truncated"), 1),
+        (Answer(503, mode="truncated"), 0),
+        (Answer(mode="reset"), 0),
+        (Answer(mode="lost"), 1),
+    ],
+    ids=lambda value: getattr(value, "mode", None),
+)
+def test_an_answer_may_not_come_whether_or_not_the_dm_was_taken(
+    x: FakeX, answer: Answer, accepted: int
+) -> None:
+    x.answer(answer)
+    gives_up(x)
+    assert len(x.dms) == accepted
+    assert post(x).status_code == 201
 
 
 def test_a_trickled_answer_comes_byte_by_byte(x: FakeX) -> None:
@@ -588,20 +425,13 @@ def test_a_trickled_answer_comes_byte_by_byte(x: FakeX) -> None:
     began = time.monotonic()
     assert post(x).json()["data"]["dm_conversation_id"] == "1001-2002"
     assert time.monotonic() - began > 0.2
-    x.answer(Answer(mode="trickle", every=0.3))
-    with pytest.raises(requests.exceptions.ReadTimeout):
-        requests.post(DMS.format(2002), json={"text": "a"}, auth=auth(x), timeout=0.2)
-    assert len(x.dms) == 2
 
 
-@pytest.mark.parametrize(("mode", "accepted"), [("reset", 0), ("lost", 1)])
-def test_a_reset_ends_the_request_without_an_answer(x: FakeX, mode: Mode, accepted: int) -> None:
-    x.answer(Answer(mode=mode))
-    with pytest.raises(requests.exceptions.ConnectionError, match="(?i)reset|closed connection"):
-        post(x)  # under Python 3.10 and 3.11 the ssl module takes a reset for an end
-    assert len(x.dms) == accepted
-    assert x.requests[0].status is None
-    assert post(x).status_code == 201
+def test_an_error_can_hide_that_the_dm_was_accepted_but_not_over_the_limit(x: FakeX) -> None:
+    x.limit = 1
+    x.answer(dataclasses.replace(ERRORS["502-html"], accept=True), times=2)
+    assert [post(x).status_code for _ in range(2)] == [502, 429]
+    assert len(x.dms) == 1
 
 
 def test_a_reset_is_a_tcp_reset_below_tls(x: FakeX) -> None:
@@ -619,64 +449,34 @@ def test_a_reset_is_a_tcp_reset_below_tls(x: FakeX) -> None:
                     pass
 
 
-@pytest.mark.parametrize("wanted", [Answer(mode="truncated"), Answer(503, mode="truncated")])
-def test_a_truncated_answer_ends_before_its_length(x: FakeX, wanted: Answer) -> None:
-    x.answer(wanted)
-    with pytest.raises(requests.exceptions.RequestException, match="IncompleteRead"):
-        post(x)
-
-
-def test_the_proxy_can_refuse_to_connect(x: FakeX) -> None:
-    x.answer(Answer(mode="refuse-connect"))
-    with pytest.raises(requests.exceptions.ProxyError, match="502"):
-        post(x)
-    assert x.requests == [] and [c.status for c in x.connects] == [502]
+@pytest.mark.parametrize("mode, status", [("refuse-connect", 502), ("stall-connect", None)])
+def test_the_proxy_can_refuse_to_connect_or_not_answer(
+    x: FakeX, mode: Mode, status: int | None
+) -> None:
+    x.answer(Answer(mode=mode))
+    gives_up(x)
+    assert x.requests == [] and [c.status for c in x.connects] == [status]
     assert post(x).status_code == 201
 
 
-def test_the_proxy_can_leave_a_connect_unanswered(x: FakeX) -> None:
-    x.answer(Answer(mode="stall-connect"))
-    with pytest.raises(requests.exceptions.RequestException):
-        requests.post(DMS.format(2002), json={"text": "a"}, auth=auth(x), timeout=0.2)
-    assert [c.status for c in x.connects] == [None]
-
-
-@pytest.mark.parametrize(
-    ("tls", "words"),
-    [
-        ("unknown-ca", "certificate verify failed"),
-        ("wrong-name", "match|mismatch"),
-        ("expired", "expired"),
-    ],
-)
-def test_a_bad_certificate_is_not_trusted(
-    monkeypatch: pytest.MonkeyPatch, tls: Tls, words: str
-) -> None:
+@pytest.mark.parametrize("tls", ["unknown-ca", "wrong-name", "expired"])
+def test_a_bad_certificate_is_not_trusted(monkeypatch: pytest.MonkeyPatch, tls: Tls) -> None:
     with FakeX(tls=tls) as server:
         use(server, monkeypatch)
-        with pytest.raises(requests.exceptions.SSLError, match=words):
+        with pytest.raises(requests.exceptions.SSLError, match="certificate"):
             post(server)
-        server.wait_for(lambda: server.tls_failures or tls == "wrong-name", timeout=2)
         server.tls = "good"
         assert post(server).status_code == 201
         assert len(server.requests) == 1
 
 
-# ---- strangers ----
-
-
-@pytest.mark.parametrize("url", ["https://example.com/", "https://api.twitter.com:8443/"])
-def test_there_is_no_way_through_to_anywhere_else(x: FakeX, url: str) -> None:
-    with pytest.raises(requests.exceptions.ProxyError, match="403"):
-        requests.get(url, timeout=5)
-    (stranger,) = x.strangers
-    assert stranger.split(":")[0] in url
-
-
-def test_plain_http_is_a_stranger_too(x: FakeX) -> None:
+def test_there_is_no_way_through_to_anywhere_else(x: FakeX) -> None:
+    for url in ("https://example.com/", "https://api.twitter.com:8443/"):
+        with pytest.raises(requests.exceptions.ProxyError, match="403"):
+            requests.get(url, timeout=5)
     proxies = {"http": f"http://127.0.0.1:{x.port}"}
     assert requests.get("http://example.com/a", proxies=proxies, timeout=5).status_code == 403
-    assert x.strangers == ["http://example.com/a"]
+    assert x.strangers == ["example.com:443", "api.twitter.com:8443", "http://example.com/a"]
 
 
 # ---- its life ----
@@ -684,31 +484,18 @@ def test_plain_http_is_a_stranger_too(x: FakeX) -> None:
 
 def test_it_stops_at_once_though_clients_hang(x: FakeX) -> None:
     x.answer(Answer(mode="stall"))
-    x.answer(Answer(mode="trickle"))
-    x.answer(Answer(mode="stall-connect"), when=lambda r: len(x.requests) == 2)
-    ends: list[BaseException] = []
-
-    def hang() -> None:
-        try:
-            post(x)
-        except requests.exceptions.RequestException as error:
-            ends.append(error)
-
-    threads = [threading.Thread(target=hang) for _ in range(3)]
-    for count, thread in enumerate(threads, 1):
-        thread.start()
-        x.wait_for(lambda count=count: len(x.connects) == count)  # type: ignore[misc]
-        if count < 3:
-            x.wait_for(lambda count=count: len(x.requests) == count)  # type: ignore[misc]
-    idle = socket.create_connection(("127.0.0.1", x.port))
+    x.answer(Answer(mode="stall-connect"), when=lambda r: len(x.requests) == 1)
+    threads = [threading.Thread(target=gives_up, args=(x, 9)) for _ in range(2)]
+    threads[0].start()
+    x.wait_for(lambda: x.requests)
+    threads[1].start()
+    x.wait_for(lambda: len(x.connects) == 2)
     began = time.monotonic()
     x.stop()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2
     for thread in threads:
         thread.join(5)
-    assert len(ends) == 3
-    assert not [t for t in threading.enumerate() if t.name == "fake_x"]
-    idle.close()
+    assert not [t for t in threading.enumerate() if t.name == "fake_x" or t in threads]
 
 
 def test_it_comes_back_on_the_same_port_with_what_it_knew(x: FakeX) -> None:
@@ -719,59 +506,35 @@ def test_it_comes_back_on_the_same_port_with_what_it_knew(x: FakeX) -> None:
     x.start()
     assert x.port == port
     assert requests.get(ME, auth=signer, timeout=5).status_code == 200
-    x.stop()
-    with FakeX(port=port) as other:
-        assert other.port == port
 
 
 def test_clients_that_vanish_are_taken_calmly(x: FakeX, capfd: pytest.CaptureFixture[str]) -> None:
     connect = b"CONNECT api.x.com:443 HTTP/1.1\r\nHost: api.x.com:443\r\n\r\n"
     for sent in (b"", b"CONN", b"\x00\xff\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", connect):
-        for linger in (0, 1):
-            sock = socket.create_connection(("127.0.0.1", x.port))
+        with socket.create_connection(("127.0.0.1", x.port)) as sock:
             sock.sendall(sent)
-            if linger:
-                pack = struct.pack("ii", 1, 0)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack)
-            sock.close()
     x.answer(Answer(delay=0.2))
-    with pytest.raises(requests.exceptions.ReadTimeout):
-        requests.post(DMS.format(2002), json={"text": "a"}, auth=auth(x), timeout=0.05)
+    gives_up(x, 0.05)
     x.wait_for(lambda: not x._connections, timeout=5)
-    assert x.faults == []
-    assert capfd.readouterr() == ("", "")
+    assert x.faults == [] and capfd.readouterr() == ("", "")
 
 
-def test_it_adds_no_delay_of_its_own(x: FakeX) -> None:
+def test_it_serves_many_at_once_and_adds_no_delay_of_its_own(x: FakeX) -> None:
+    x.limit, took, statuses = 100, [], []
     one = client(x)
-    one.get_me()
-    began = time.monotonic()
-    for _ in range(20):
-        one.get_me()
-    assert (time.monotonic() - began) / 20 < 0.03
-
-
-def test_a_body_is_not_held_up_by_a_delayed_ack(x: FakeX) -> None:
-    one = client(x)
-    took = []
-    for _ in range(15):
+    for _ in range(15):  # a delayed ACK would cost 40 ms each time
         began = time.monotonic()
         one.create_direct_message(participant_id="2002", text="a")
         took.append(time.monotonic() - began)
-    assert sorted(took)[7] < 0.03
-
-
-def test_many_clients_at_once_are_served(x: FakeX) -> None:
-    x.limit = 100
-    statuses: list[int] = []
+    assert sorted(took)[4] < 0.03
     threads = [
-        threading.Thread(target=lambda: statuses.append(post(x).status_code)) for _ in range(30)
+        threading.Thread(target=lambda: statuses.append(post(x).status_code)) for _ in range(20)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert statuses == [201] * 30 and len(x.dms) == 30
+    assert statuses == [201] * 20
 
 
 def test_waiting_in_vain_says_what_did_happen(x: FakeX) -> None:
@@ -787,18 +550,15 @@ def test_a_fault_in_a_tests_own_condition_is_not_lost(monkeypatch: pytest.Monkey
     with pytest.raises(AssertionError), FakeX() as server:
         use(server, monkeypatch)
         server.answer(Answer(503), when=broken)
-        with pytest.raises(requests.exceptions.ConnectionError):
-            post(server)
+        gives_up(server, 5)
 
 
 def test_by_hand_it_prints_all_that_one_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Path(__file__).with_name("fake_x.py")
     with subprocess.Popen(
-        [sys.executable, str(script), "--limit", "3", "--window", "60", "--delay", "0.01"],
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, str(script), "--limit", "3"], stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONUTF8": "1"},
-    ) as server:
+    ) as server:  # fmt: skip
         assert server.stdout is not None
         try:
             said = ""

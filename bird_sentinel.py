@@ -34,7 +34,8 @@ all that is pending, gives it to X inside X's limits, and only then removes the 
     -------------------  ------------------------------------------  -------------------------------
     state                JSON: waits, pace, last delivery            the worker, by rename
     trouble              text, while a person has to act             the worker, by rename
-    lock                 flock of the one worker                     nobody
+    lock                 flock of the one worker; its date: that of  the worker
+                         the config which it found good
     trigger              a FIFO which the worker reads               whoever wants it to look
 
 Each step can be repeated: a crash between any two loses nothing, and at the worst repeats a DM.  No
@@ -576,10 +577,11 @@ def locate_config(given: str | None) -> str:
         os.environ.pop("HOME", None)  # the password database tells
     default = os.path.join(base, "bird_sentinel", "config.ini")
     path = os.path.expanduser(given or os.environ.get("BIRD_SENTINEL_CONFIG") or default)
-    if path.startswith("~"):
-        raise Problem(CONFIG, "no place for a config can be found, as this user has no home",
-                      "name one by an absolute path, with --config")  # fmt: skip
-    return os.path.abspath(path)
+    with ignoring(FileNotFoundError):  # the current directory may be gone
+        if not path.startswith("~"):
+            return os.path.abspath(path)
+    raise Problem(CONFIG, "no place for a config can be found",
+                  "name one by an absolute path, with --config")  # fmt: skip
 
 
 def require_private(path: str, found: os.stat_result) -> None:
@@ -736,9 +738,9 @@ class Wait:
 class State:
     """What the worker knows beside the queue, and a later one, `send` and `status` want to know.
 
-    waits: by scope; sent: when DMs went, for a day; burst: rounds in this burst; delivered: when
-    the last DM went; known: when each recipient's id was first seen in the config; told: of which
-    troubles `on_trouble` was told.
+    started: when the worker was; waits: by scope; sent: when DMs went, for a day; burst: rounds in
+    this burst; delivered: when the last DM went; known: when each recipient's id was first seen in
+    the config; told: of which troubles `on_trouble` was told.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -755,13 +757,13 @@ class State:
         self.known = {str(k): number(moment) for k, moment in found.get("known", {}).items()}
         self.sent = sorted(map(number, found.get("sent", [])))[-DAY_DMS:]
         self.told = list(map(str, found.get("told", [])))
-        self.burst = int(number(found.get("burst", 0)))
+        self.started, self.burst = number(found.get("started", 0)), int(number(found.get("burst", 0)))
         self.delivered = number(found.get("delivered", 0))
 
     def save(self) -> None:
         """Write it, if that can be: a later worker may have to begin anew."""
         waits = {scope: list(vars(wait).values()) for scope, wait in self.waits.items()}
-        names = ("sent", "known", "burst", "delivered", "told")
+        names = ("started", "sent", "known", "burst", "delivered", "told")
         data = json.dumps({"waits": waits, **{name: getattr(self, name) for name in names}}).encode()
         with ignoring(OSError):
             if data != self.saved:
@@ -784,13 +786,14 @@ class State:
 
     def due(self, recipient: str, now: float) -> float:
         """When this recipient may get its next DM."""
-        return max(self.wait(scope).due(now) for scope in ("", "pace", recipient))
+        return max(self.wait(scope).due(now) for scope in ("", "fault", "pace", recipient))
 
-    def worst(self, recipient: str, now: float) -> Wait:
-        """What keeps this recipient's alerts from going: the worse of what is known of the account
-        and of the recipient, or else what they have to wait for longest."""
-        waits = [self.wait(scope) for scope in ("", recipient, "pace")]
-        return max(waits, key=lambda wait: (wait.status, wait.due(now)))
+    def worst(self, recipient: str, now: float, since: float = 0.0) -> Wait:
+        """What keeps this recipient's alerts from going, as far as it began since then: the worse
+        of what is known of the account and of the recipient, or what they wait for longest."""
+        waits = [self.wait(scope) for scope in ("", "fault", recipient, "pace")]
+        return max((wait for wait in waits if wait.began >= since), default=Wait(),
+                   key=lambda wait: (wait.status, wait.due(now)))  # fmt: skip
 
 
 # ---- digest: all that is pending in one DM -----------------------------------------------------
@@ -1203,6 +1206,7 @@ def ask_x(config: Config, action: Callable[[Any, Callable[..., None]], Any]) -> 
     def call() -> list[Any]:
 
         os.environ.update(config.surroundings())
+        sys.modules["requests.sessions"].DEFAULT_REDIRECT_LIMIT = 0  # type: ignore[attr-defined]
         answers: list[list[Any]] = []
 
         def hear(response: Any, **_: Any) -> None:
@@ -1233,7 +1237,6 @@ def ask_as_account(config: Config, method: str, **arguments: Any) -> Answer:
     def action(tweepy: Any, hear: Callable[..., None]) -> None:
         client = tweepy.Client(**{name: config.account[name] for name in KEYS})
         client.session.hooks["response"] = [hear]
-        client.session.max_redirects = 0
         getattr(client, method)(user_auth=True, **arguments)
 
     return ask_x(config, action)
@@ -1301,13 +1304,12 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
             return Outcome(kind, words, hint)
     if status in BY_STATUS:
         return Outcome(*BY_STATUS[status])
-    said = "; ".join(dict.fromkeys(sentences))
+    said = clean("; ".join(dict.fromkeys(sentences))).replace("\n", " ")
     for secret in filter(None, map(account.get, KEYS)):
         said = said.replace(secret, "…")
-    said = clean(said).replace("\n", " ")[:200]
     return Outcome("unclear", f"X refuses it for a reason of its own (HTTP {status})",
                    f"have the id looked up again ({LOOK_UP} HANDLE), or see the app's state "
-                   + PORTAL.rstrip(", "), said)  # fmt: skip
+                   + PORTAL.rstrip(", "), said[:200])  # fmt: skip
 
 
 # ---- worker: one at a time, detached, while the queue is not empty -----------------------------
@@ -1353,6 +1355,7 @@ class Worker:
         self.config: Config | None = None  # as it was read last
         self.answer = Answer(0, {}, "")  # X's last
         self.posted = 0  # DMs that X took in this look
+        self.state.started = time.time()
         for name in spool.names("tmp"):  # what a process left that was killed while it wrote
             with ignoring(OSError):
                 if os.stat(spool.path("tmp", name)).st_mtime < time.time() - DAY:
@@ -1381,7 +1384,10 @@ class Worker:
         if not self.waiting() and not self.spool.names("new"):
             return None
         try:
+            changed = os.stat(self.config_path).st_ctime_ns if os.path.exists(self.config_path) else 0
             self.config = config = read_config(self.config_path).check()
+            with ignoring(OSError):
+                os.utime(self.spool.path("lock"), ns=(changed, changed))  # see found_good
             self.distribute(config)
             import_tweepy()
         except Problem as problem:
@@ -1704,7 +1710,7 @@ def ask(question: str, hidden: bool = False) -> str:
     """Return one line of standard input; at a terminal, ask for it first.  Raises Problem where it
     ends."""
     answer = ""
-    with ignoring(EOFError, AttributeError):
+    with ignoring(EOFError, AttributeError, OSError):
         if at_terminal() and not hidden:
             print(question, end="", file=sys.stderr, flush=True)
         hidden = hidden and at_terminal()
@@ -1951,15 +1957,12 @@ def read_message(options: argparse.Namespace) -> str:
 
 
 def found_good(config_path: str) -> bool:
-    """Whether a worker read the config since it was changed last, and found nothing wrong with it:
-    then `send --no-wait` need not read it again."""
-    spool, trouble = spools(config_path)[0], ""
+    """Whether a worker found nothing wrong with the config as it is now (it gives the lock the
+    config's date then): so that `send --no-wait` need not read it again."""
     with ignoring(OSError, Problem):
-        found, read = os.lstat(config_path), os.stat(spool.path("state"))
+        found, lock = os.lstat(config_path), os.stat(spools(config_path)[0].path("lock"))
         require_private(config_path, found)
-        with ignoring(FileNotFoundError), open(spool.path("trouble"), errors="replace") as file:
-            trouble = file.read()
-        return read.st_mtime_ns > found.st_mtime_ns and "the config " not in trouble
+        return lock.st_mtime_ns == found.st_ctime_ns
     return False
 
 
@@ -2004,7 +2007,8 @@ def send(options: argparse.Namespace) -> int:
 
     spool, unsafe = store(path, alert)
     if trouble:
-        again = "; then: bird_sentinel flush" * (AGAIN not in trouble.hint)
+        known = AGAIN in trouble.hint or "--config" in trouble.hint
+        again = "; then: bird_sentinel flush" * (not known)
         raise Problem(CONFIG, f"kept in the queue {spool.root}: {trouble.message}",
                       trouble.hint + again)  # fmt: skip
     wake(path, spool)
@@ -2026,7 +2030,7 @@ def await_delivery(
 ) -> None:  # fmt: skip
     """Wait, for half a minute at the most, until these alerts are delivered.  Raises Problem when
     they have to wait, with the worst of their recipients' exit statuses and the names of those who
-    did not get them.  A wait that began before `fresh` does not matter."""
+    did not get them.  Only what a worker says that was started since `fresh` counts."""
     handle_of = {recipient: handle for handle, recipient in config.recipients.items()}
     began, looks = time.monotonic(), 0
     while True:
@@ -2038,9 +2042,9 @@ def await_delivery(
         now, state = time.time(), State(spool)  # read after looking: it is at least as new
         held = {}
         for who in missing:
-            wait, soon = state.worst(who, now), state.due(who, now) < now + 8
+            wait, soon = state.worst(who, now, fresh), state.due(who, now) < now + 8
             if (wait.status or not soon) and (since if soon else fresh) <= wait.began <= now + 1:
-                held[who] = wait
+                held.update({who: wait} if state.started >= fresh else {})
         if len(held) == len(missing) or time.monotonic() > began + PATIENCE:
             break
         looks += 1
@@ -2102,7 +2106,7 @@ def status(options: argparse.Namespace) -> int:
         trouble = problem
     refused: list[Alert] = []
     waits, dues, idle, running = [Wait()], [], False, False
-    count, oldest, last = 0, now, 0.0
+    count, oldest, last, places = 0, now, 0.0, [spools(path)[0].root]
     for spool in spools(path):
         state, (pending, first) = State(spool), pending_in(spool)
         runs = spool.pull(b"")
@@ -2112,8 +2116,9 @@ def status(options: argparse.Namespace) -> int:
         running, idle = running or runs, idle or pending > 0 and not runs
         count, oldest, last = count + pending, min(oldest, first), max(last, state.delivered)
         refused += spool.refused()
+        places += [spool.root] * (pending > 0)
         for who in [who for who, names in spool.pending().items() if names]:
-            waits += [state.worst(who, now), state.wait("fault")]
+            waits.append(state.worst(who, now))
             dues.append(max(now, state.due(who, now)))
     wait = max(waits, key=lambda wait: (wait.status, wait.due(now)))
 
@@ -2139,6 +2144,7 @@ def status(options: argparse.Namespace) -> int:
                         "nothing pending")
          + f", {plural(len(refused))} refused by X (below)" * bool(refused) + why)  # fmt: skip
     facts["recipients"] = ", ".join(f"@{h} ({i})" for h, i in facts["recipients"].items())
+    facts["queue"] = ", ".join(dict.fromkeys(places))
     for name, value in {"to do": advise(hint, path), **facts}.items():
         show(f"{name.replace('_', ' '):<14} {value if value or value == 0 else 'none'}")
     for alert in refused:
@@ -2320,7 +2326,7 @@ def main(argv: list[str] | None = None) -> int:
         if problem.hint:
             path = ""
             with ignoring(Problem):
-                path = locate_config(options.config)
+                path = locate_config(options.config) if problem.status != USAGE else ""
             say("hint", advise(problem.hint, path))
         return problem.status
     except KeyboardInterrupt:

@@ -60,9 +60,13 @@ class Sentinel:
         self.home, self.x = home, x
         self.directory = home / ".config" / "bird_sentinel"
         self.config = self.directory / "config.ini"
-        self.queue = self.directory / "queue.db"
+        self.queue = self.directory / "queue"
+        # where a second queue goes when that one cannot be written, and nowhere else on the machine
+        self.memory = home.with_name(f"{home.name}.memory")
+        self.memory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.env = {
             "HOME": str(home),
+            "XDG_RUNTIME_DIR": str(self.memory),
             "PATH": f"{COMMAND.parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "LANG": "C.UTF-8",
             MARK: self.mark,
@@ -170,6 +174,30 @@ def x() -> Iterator[FakeX]:
         fake.add_user("oncall", "2002")
         fake.add_user("second", "2003")
         yield fake
+
+
+@pytest.fixture
+def busy_x() -> Iterator[FakeX]:
+    """A stand-in for X whose limit nobody reaches, so that no DM waits for another."""
+    with FakeX(limit=10**6) as fake:
+        fake.add_user("oncall", "2002")
+        fake.add_user("second", "2003")
+        yield fake
+
+
+@pytest.fixture
+def homes(tmp_path: Path, busy_x: FakeX) -> Iterator[Callable[[], Sentinel]]:
+    """Makes homes, each with an authorized command that does not pause between DMs."""
+    made: list[Sentinel] = []
+
+    def new() -> Sentinel:
+        made.append(Sentinel(tmp_path / f"home{len(made)}", busy_x))
+        made[-1].configure(interval="0.01")
+        return made[-1]
+
+    yield new
+    for sentinel in made:
+        sentinel.kill()
 
 
 @pytest.fixture

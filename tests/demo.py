@@ -34,6 +34,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 MARK = "BIRD_SENTINEL_DEMO"
 WIDTH = 58  # of a DM on the phone, in columns
 STORM = 40
+HOST = os.uname().nodename.partition(".")[0]
 
 SINGLE = "sshd[4711]: Accepted password for root from 203.0.113.66 port 40022 ssh2"
 GUESSES = "sshd[48{0:02}]: error: maximum authentication attempts exceeded for root from" \
@@ -75,7 +76,7 @@ class Stage:
         """Write to the log as rsyslog does."""
         stamp = time.strftime("%b %e %H:%M:%S")
         with self.log.open("a") as log:
-            log.write("".join(f"{stamp} web1 {line}\n" for line in lines))
+            log.write("".join(f"{stamp} {HOST} {line}\n" for line in lines))
 
     def authorize(self) -> None:
         """Walk the PIN flow, in the place of the person and of the person's browser."""
@@ -89,7 +90,7 @@ class Stage:
         process.stdin.flush()
         for line in process.stdout:
             print("    " + line, end="", flush=True)
-            page = re.search(r"oauth_token=(\S+)", line)
+            page = re.search(r"oauth_token=([^&\s]+)", line)
             if page:
                 pin = self.x.pin(page[1])
                 print(f"    PIN: {pin}    (the page on X shows it; here the stand-in does)")

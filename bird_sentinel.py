@@ -356,6 +356,19 @@ class Spool:
 
     # -- what the worker does, and who looks at its work
 
+    def identity(self) -> int:
+        """What tells this queue from one that takes its place; 0: there is none."""
+        with ignoring(OSError):
+            return os.stat(self.path("new")).st_ino
+        return 0
+
+    def clear(self, name: str, right: Callable[[int], bool]) -> str:
+        """The path of a file beside the alerts; what else is in its place is put aside."""
+        path = self.path(name)
+        if os.path.lexists(path) and not right(os.lstat(path).st_mode):
+            os.rename(path, self.path("refused", f"{time.time_ns()}.{name}"))
+        return path
+
     def names(self, *directory: str) -> list[str]:
         """What is in a directory of the queue, the oldest first; nothing where there is none."""
         with ignoring(FileNotFoundError, NotADirectoryError):
@@ -1416,9 +1429,10 @@ class Worker:
     def distribute(self, config: Config) -> None:
         """Give each recipient its own link to what was accepted, and fold what is too much."""
         ids, more = dict.fromkeys(config.recipients.values()), True
+        now = time.time() if self.spool.names("to") else 0.0  # at first: known from the beginning
         for recipient in ids:
             make_directory(self.spool.path("to", recipient))
-            self.state.known.setdefault(recipient, time.time())
+            self.state.known.setdefault(recipient, now)
         for gone in set(self.spool.names("to")).difference(ids):
             self.readdress(config, gone)
         while more:
@@ -1432,14 +1446,14 @@ class Worker:
         had it: who was configured later, or all, where it was for nobody else."""
         handles = {handle.lower() for handle in config.recipients}
         for name in self.spool.names("to", gone):
-            path = self.spool.path("to", gone, name)
-            alert = self.spool.read("to", gone, name) if is_alert(name) else None
-            to = {handle.lower() for handle in alert.to} if alert else set()
-            sent = sent_at(name, time.time())
+            digest = self.gather(gone, [name])
+            to = {h.lower() for kind in digest.kinds for alert in kind.samples for h in alert.to}
+            as_name = name if is_alert(name) else f"folded.{time.time_ns()}"
             for recipient in config.recipients.values():
-                if handles.isdisjoint(to) if to else self.state.known[recipient] > sent:
+                if handles.isdisjoint(to) if to else self.state.known[recipient] > digest.first:
                     with ignoring(FileExistsError, FileNotFoundError):
-                        os.link(path, self.spool.path("to", recipient, name))
+                        os.link(self.spool.path("to", gone, name),
+                                self.spool.path("to", recipient, as_name))  # fmt: skip
                     sync_directory(self.spool.path("to", recipient))
             self.remove(gone, name)
         with ignoring(OSError):
@@ -1644,7 +1658,7 @@ def notice(part: Digest, host: str) -> str:
 def run_worker(config_path: str, root: str, insist: bool) -> int:
     """Deliver until the queue is empty.  With `insist` another worker gives way, and all waits are
     over: X's own, too, for one attempt."""
-    os.closerange(3, 4096)
+    os.closerange(3, 1 << 16)
     os.chdir("/")
     spool = Spool(root)
     if not take_lock(spool, insist):
@@ -1667,7 +1681,7 @@ def take_lock(spool: Spool, insist: bool) -> bool:
     """Be the one worker, until this process ends.  False: another runs, which then looks at the
     queue.  With `insist`, that one is asked to give way."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    lock = os.open(spool.path("lock"), flags, 0o600)
+    lock = os.open(spool.clear("lock", stat.S_ISREG), flags, 0o600)
     for _ in range(4 * CALL * 50):
         with ignoring(BlockingIOError, PermissionError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -1682,9 +1696,7 @@ def take_lock(spool: Spool, insist: bool) -> bool:
 def open_trigger(spool: Spool) -> int:
     """Return a descriptor on which a worker hears that somebody pulled the trigger.  It is open for
     writing too, so that there is always a writer, and no end of file."""
-    path = spool.path("trigger")
-    if os.path.lexists(path) and not stat.S_ISFIFO(os.lstat(path).st_mode):
-        os.unlink(path)
+    path = spool.clear("trigger", stat.S_ISFIFO)
     with ignoring(FileExistsError):
         os.mkfifo(path, 0o600)
     return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -2006,14 +2018,15 @@ def send(options: argparse.Namespace) -> int:
         return DELIVERED
 
     spool, unsafe = store(path, alert)
+    if not trouble:
+        wake(path, spool)
+    if unsafe:
+        raise unsafe
     if trouble:
         known = AGAIN in trouble.hint or "--config" in trouble.hint
         again = "; then: bird_sentinel flush" * (not known)
         raise Problem(CONFIG, f"kept in the queue {spool.root}: {trouble.message}",
                       trouble.hint + again)  # fmt: skip
-    wake(path, spool)
-    if unsafe:
-        raise unsafe
     if config and not options.no_wait:
         await_delivery(config, spool, {alert.name}, handles, since)
         show(f"delivered to {at(handles)}")
@@ -2032,13 +2045,13 @@ def await_delivery(
     they have to wait, with the worst of their recipients' exit statuses and the names of those who
     did not get them.  Only what a worker says that was started since `fresh` counts."""
     handle_of = {recipient: handle for handle, recipient in config.recipients.items()}
-    began, looks = time.monotonic(), 0
+    began, looks, place = time.monotonic(), 0, spool.identity()
     while True:
         pending = spool.pending()
         missing = {who for who in handle_of if names.intersection(pending.get(who, ()))
                    or "folded" in pending.get(who, ())}  # fmt: skip
-        if names.intersection(pending[""]):
-            missing |= {config.recipients[handle] for handle in handles}
+        if any(names.intersection(pending[who]) for who in pending.keys() - handle_of):
+            missing |= {config.recipients[handle] for handle in handles}  # not distributed yet
         now, state = time.time(), State(spool)  # read after looking: it is at least as new
         held = {}
         for who in missing:
@@ -2055,9 +2068,9 @@ def await_delivery(
     for alert in spool.refused():
         if alert.name in names:
             raise Problem(REFUSED, f"put aside: {alert.why}", "to read it: bird_sentinel status")
-    if not os.path.isdir(spool.path("new")):
+    if spool.identity() != place or not place:
         raise Problem(LOST, f"the queue {spool.root} has vanished, and what was in it",
-                      "see what removed it, then send again")  # fmt: skip
+                      "see what removed or moved it, then send again")  # fmt: skip
     if len(held) < len(missing):
         raise Problem(KEPT, f"kept in the queue for {whom}: X has not answered yet",
                       "it is sent as soon as X does; see: bird_sentinel status")  # fmt: skip
@@ -2089,7 +2102,10 @@ def flush(options: argparse.Namespace) -> int:
     since, path = time.time(), locate_config(options.config)
     for spool in spools(path):
         for name in spool.names("refused") if options.discard_refused else ():
-            os.unlink(spool.path("refused", name))
+            if os.path.isdir(spool.path("refused", name)):
+                shutil.rmtree(spool.path("refused", name))
+            else:
+                os.unlink(spool.path("refused", name))
     count = deliver_now(read_config(path).check(), since)
     show(f"delivered: {plural(count)}" if count else "nothing is pending")
     return DELIVERED

@@ -132,10 +132,12 @@ class Sentinel:
         return processes(self.mark)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to all that runs of it."""
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        """Send a signal to all that runs of it; what is in its exec shows at a second look."""
+        for _ in range(2):
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            time.sleep(0.01)
 
     def wait_idle(self, timeout: float = 20) -> None:
         """Wait until no process of it is left."""

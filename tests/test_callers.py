@@ -49,7 +49,7 @@ class Machine:
             rm -f {root}/etc/machine-id {root}/etc/cron.d/* {root}/etc/fail2ban/jail.d/*
             chmod o+rx {" ".join(opened)}
             exec systemd-nspawn --quiet --register=no --keep-unit --resolv-conf=off \
-                --link-journal=no --machine={directory.parent.name} \
+                --link-journal=no --machine=readme-{os.getpid()} \
                 {" ".join(binds)} --boot --directory={root} systemd.unit=basic.target
         """
         self.console = directory.parent / "console"
@@ -59,7 +59,6 @@ class Machine:
                 stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,
                 env={"PATH": os.environ["PATH"], "SYSTEMD_NSPAWN_TMPFS_TMP": "0"},
             )  # fmt: skip
-        until(self.is_up, 60, "the machine did not come up")
 
     def leader(self) -> str:
         """The process that is number 1 in the machine."""
@@ -102,6 +101,7 @@ class Machine:
 
     def authorize(self) -> None:
         """Set it up by the README's own commands, with the answers of a person at X's page."""
+        until(self.is_up, 60, "the machine did not come up")
         self.run("ln", "-s", str(COMMAND), "/usr/local/bin/bird_sentinel")
         self.put("/etc/ssl/x.pem", Path(self.x.env["REQUESTS_CA_BUNDLE"]).read_text())
         adduser, authorize = block("as-written:user").splitlines()
@@ -253,10 +253,11 @@ def test_a_sign_of_life_comes_and_what_a_killed_worker_left_is_delivered(machine
     machine.x.answer(Answer(mode="refuse-connect"), times=None)
     machine.sh(f"{AS_SENTINEL} bird_sentinel send --no-wait left behind; pkill -KILL -u sentinel")
     machine.x.clear_answers()
-    machine.put("/etc/cron.d/bird_sentinel", at_once(block("caller:cron.d")))
-    with machine.cron():
-        machine.dm("left behind")
-        machine.dm("is alive")
+    _, alive, flush = at_once(block("caller:cron.d")).splitlines()
+    for line, words in ((flush, "left behind"), (alive, "is alive")):
+        machine.put("/etc/cron.d/bird_sentinel", line + "\n")
+        with machine.cron():
+            machine.dm(words)
     machine.sh("rm /etc/cron.d/bird_sentinel")
 
 

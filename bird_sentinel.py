@@ -1758,7 +1758,8 @@ def ask_oauth(config: Config, pair: list[str], token: Mapping[str, str], pin: st
     if answer.status == 200 and isinstance(found, list):
         return found
     words, hint = outcome.error or "X's answer cannot be read", outcome.hint
-    if answer.status == 401 and outcome.kind != "account" or outcome.hint == AGAIN:
+    # X says it in plain words, or in JSON; a page is somebody else's
+    if outcome.hint == AGAIN or answer.status == 401 and answer.body.strip("\r\n ")[:1] not in "<{":
         if token:
             return None
         words = "X does not accept the consumer key and secret"
@@ -2296,7 +2297,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if unknown or options.command != "send" and message:
         raise Problem(USAGE, f"unrecognized arguments: {' '.join(unknown or message)}",
                       "put -- before the message, or " * (options.command == "send") + see)  # fmt: skip
-    if options.config == "" or "" in getattr(options, "to", []):
+    values = getattr(options, "to", []) + [options.config] * (options.config is not None)
+    if not all(isinstance(value, str) and value for value in values):  # --to=, --to=--
         raise Problem(USAGE, "an option has an empty value", see)
     if getattr(options, "help", False):
         if message:  # an unquoted message

@@ -52,21 +52,25 @@ class Machine:
                 --link-journal=no --machine=readme-{os.getpid()} \
                 {" ".join(binds)} --boot --directory={root} systemd.unit=basic.target
         """
+        # in name spaces of its own, of which nothing is left when the process above them ends
+        unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self.console = directory.parent / "console"
         with self.console.open("w") as console:
-            self.nspawn = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "sh", "-ec", start],
+            self.process = subprocess.Popen(
+                [*unshare, "sh", "-ec", start],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,
                 env={"PATH": os.environ["PATH"], "SYSTEMD_NSPAWN_TMPFS_TMP": "0"},
             )  # fmt: skip
 
     def leader(self) -> str:
         """The process that is number 1 in the machine."""
-        pid = self.nspawn.pid
-        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+        pid = str(self.process.pid)
+        for _ in ("systemd-nspawn", "what it starts"):
+            pid = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+        return pid
 
     def is_up(self) -> bool:
-        assert self.nspawn.poll() is None, self.console.read_text(errors="replace")
+        assert self.process.poll() is None, self.console.read_text(errors="replace")
         with contextlib.suppress(OSError, IndexError):
             return self.run("systemctl", "is-active", "basic.target", check=False) == "active\n"
         return False
@@ -138,8 +142,8 @@ class Machine:
         return self.running("cron", "-f")
 
     def end(self) -> None:
-        self.nspawn.kill()
-        self.nspawn.wait()
+        self.process.kill()
+        self.process.wait()
 
 
 def required(*programs: str) -> None:

@@ -85,12 +85,10 @@ else:
         def __getattr__(self, attribute):
             return getattr(__import__(self.name), attribute)
 
-    argparse, binascii, configparser, datetime, difflib, fcntl, getpass, io, json = map(
-        Module, "argparse binascii configparser datetime difflib fcntl getpass io json".split()
-    )
-    pwd, random, re, select, shlex, shutil, signal, subprocess, syslog = map(
-        Module, "pwd random re select shlex shutil signal subprocess syslog".split()
-    )
+    for _name in ("argparse", "binascii", "configparser", "datetime", "difflib", "fcntl", "getpass",
+                  "io", "json", "pwd", "random", "re", "select", "shlex", "shutil", "signal",
+                  "subprocess", "syslog"):
+        globals()[_name] = Module(_name)
 
 __version__ = "1.0.0"
 
@@ -210,7 +208,7 @@ class Alert:
     def __init__(
         self, text: str, sent: float, host: str, to: Iterable[str] = (), cut: int = 0,
         name: str = "", why: str = "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.text, self.sent, self.host, self.to = text[:DM_LIMIT], sent, host, list(to)
         self.cut, self.name, self.why = cut + max(0, len(text) - DM_LIMIT), name, why
 
@@ -232,7 +230,7 @@ class Alert:
             text or "(an empty alert)", sent_at(name, written), fields.get("host", ""),
             fields.get("to", "").split(), int(cut) if cut.isdecimal() else 0, name,
             fields.get("refused", ""),
-        )  # fmt: skip
+        )
 
 
 def sent_at(name: str, otherwise: float) -> float:
@@ -286,11 +284,11 @@ def require_safe(what: str, path: str, found: os.stat_result, others: int) -> No
             user = pwd.getpwuid(found.st_uid).pw_name
         raise Problem(CONFIG, f"the {what} {path} belongs to {user}",
                       f"run it as that user (as root: runuser -u {user} -- bird_sentinel), or name"
-                      " a config of your own with --config")  # fmt: skip
+                      " a config of your own with --config")
     if found.st_mode & others:
         may, mend = ("read or written", "600") if others & 0o044 else ("written", "go-w")
         raise Problem(CONFIG, f"the {what} {path} can be {may} by others",
-                      f"run: chmod {mend} {quoted(path)}")  # fmt: skip
+                      f"run: chmod {mend} {quoted(path)}")
 
 
 def require_ours(directory: str) -> None:
@@ -489,10 +487,10 @@ def start_worker(config_path: str, spool: Spool, *words: str) -> None:
             environment[name] = os.path.abspath(environment[name])
     try:
         os.posix_spawn(sys.executable, command, environment, file_actions=null, setsid=True,
-                       setsigmask=[], setsigdef=SIGNALS)  # fmt: skip
+                       setsigmask=[], setsigdef=SIGNALS)
     except OSError as error:
         raise Problem(KEPT, f"kept in the queue, but no worker can be started: {lower(error)}",
-                      "when processes can be started again: bird_sentinel flush") from None  # fmt: skip
+                      "when processes can be started again: bird_sentinel flush") from None
 
 
 def wake(config_path: str, spool: Spool) -> None:
@@ -543,7 +541,7 @@ class Config:
              "take one of the two lines out"),
             (not 0 < self.interval <= DAY, f"the config {path} has an interval of no use",
              "give seconds, as in: interval = 60"),
-        ):  # fmt: skip
+        ):
             if bad:
                 raise Problem(CONFIG, message, hint)
         return self
@@ -578,7 +576,7 @@ class Config:
             write_file(self.path, text.getvalue().encode(), temporary)
         except OSError as error:
             raise Problem(CONFIG, f"the config {self.path} could not be saved: {lower(error)}",
-                          "make room, or name another place with --config") from None  # fmt: skip
+                          "make room, or name another place with --config") from None
 
 
 def locate_config(given: str | None) -> str:
@@ -594,7 +592,7 @@ def locate_config(given: str | None) -> str:
         if not path.startswith("~"):
             return os.path.abspath(path)
     raise Problem(CONFIG, "no place for a config can be found",
-                  "name one by an absolute path, with --config")  # fmt: skip
+                  "name one by an absolute path, with --config")
 
 
 def require_private(path: str, found: os.stat_result) -> None:
@@ -602,7 +600,7 @@ def require_private(path: str, found: os.stat_result) -> None:
     or write, as ssh does with a key."""
     if not stat.S_ISREG(found.st_mode):
         raise Problem(CONFIG, f"the config {path} is not a regular file, which is not safe",
-                      "name the file itself, or another place, with --config")  # fmt: skip
+                      "name the file itself, or another place, with --config")
     require_safe("config", path, found, 0o077)
 
 
@@ -623,13 +621,13 @@ def read_config(path: str) -> Config:
         pass
     except OSError as error:
         raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}",
-                      f"see who may read it: ls -ld {quoted(path)}") from None  # fmt: skip
+                      f"see who may read it: ls -ld {quoted(path)}") from None
     except UnicodeDecodeError:
         raise Problem(CONFIG, f"the config {path} is not UTF-8 text") from None
     except configparser.Error as error:  # whose own words may hold a secret
         line = getattr(error, "lineno", 0) or getattr(error, "errors", [(1,)])[0][0]
         raise Problem(CONFIG, f"the config {path} has an error in line {line}",
-                      "it has [section] lines and name = value lines") from None  # fmt: skip
+                      "it has [section] lines and name = value lines") from None
     return Config(path, parser)
 
 
@@ -641,7 +639,7 @@ def choose(config: Config | None, wanted: Iterable[str]) -> list[str]:
     for name in names:
         if not re.fullmatch(HANDLE, name) or (config and name.lower() not in known):
             raise Problem(USAGE, f"unknown recipient {name}",
-                          "configured are: " + (", ".join(known.values()) or "none yet"))  # fmt: skip
+                          "configured are: " + (", ".join(known.values()) or "none yet"))
     return list(dict.fromkeys(known.get(name.lower(), name) for name in names or known))
 
 
@@ -653,7 +651,7 @@ DAY_DMS, EASY_DMS = 500, 250  # DMs in a day (X's help pages), and how many of t
 X_LIMIT = "X's limit"  # what is waited for
 # seconds to wait after so many failures in a row
 RETRY = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0)  # it may pass by itself
-SLOW = (60.0, 900.0, 1800.0, 3600.0)  # a person has to act; one stray refusal was seen, so soon once
+SLOW = (60.0, 900.0, 1800.0, 3600.0)  # a person has to act; but one stray refusal was seen
 
 
 def back_off(steps: tuple[float, ...], failures: int) -> float:
@@ -689,9 +687,10 @@ def own_count(sent: list[float], now: float, told: bool) -> list[tuple[float, in
     """The same of the DMs that we sent (times, oldest first): of X's cap for a day, and where X has
     told nothing of its window, of the one in its docs."""
     found = []
-    for most, quick, seconds in ((DAY_DMS, EASY_DMS, DAY), (WINDOW_DMS, WINDOW_DMS * 2 / 3, WINDOW)):
+    of_day, of_window = (DAY_DMS, EASY_DMS, DAY), (WINDOW_DMS, WINDOW_DMS * 2 / 3, WINDOW)
+    for most, quick, seconds in [of_day] if told else [of_day, of_window]:
         since = [moment for moment in sent if now - seconds < moment <= now]
-        if since and not (told and seconds == WINDOW):
+        if since:
             found.append((float(quick), max(0, most - len(since)), since[0] + seconds - now))
     return found
 
@@ -706,7 +705,7 @@ def round_wait(
     for quick, left, seconds in limits:
         if left < dms and seconds > wait:
             wait, why = seconds, X_LIMIT
-        elif 0 < left and left - dms < quick:
+        elif left > 0 and left - dms < quick:
             wait = max(wait, interval, min(seconds, seconds / left * dms))
     return wait, why
 
@@ -739,7 +738,7 @@ class Wait:
     def __init__(
         self, began: float = 0.0, until: float = 0.0, status: int = 0, failures: int = 0,
         error: str = "", hint: str = "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.began, self.until, self.status = number(began), number(until), int(number(status))
         self.failures, self.error, self.hint = int(number(failures)), str(error), str(hint)
 
@@ -770,14 +769,15 @@ class State:
         self.known = {str(k): number(moment) for k, moment in found.get("known", {}).items()}
         self.sent = sorted(map(number, found.get("sent", [])))[-DAY_DMS:]
         self.told = list(map(str, found.get("told", [])))
-        self.started, self.burst = number(found.get("started", 0)), int(number(found.get("burst", 0)))
-        self.delivered = number(found.get("delivered", 0))
+        self.burst = int(number(found.get("burst", 0)))
+        self.started, self.delivered = (number(found.get(n, 0)) for n in ("started", "delivered"))
 
     def save(self) -> None:
         """Write it, if that can be: a later worker may have to begin anew."""
         waits = {scope: list(vars(wait).values()) for scope, wait in self.waits.items()}
         names = ("started", "sent", "known", "burst", "delivered", "told")
-        data = json.dumps({"waits": waits, **{name: getattr(self, name) for name in names}}).encode()
+        fields = {name: getattr(self, name) for name in names}
+        data = json.dumps({"waits": waits, **fields}).encode()
         with ignoring(OSError):
             if data != self.saved:
                 self.spool.write(data, "state")
@@ -806,7 +806,7 @@ class State:
         of what is known of the account and of the recipient, or what they wait for longest."""
         waits = [self.wait(scope) for scope in ("", "fault", recipient, "pace")]
         return max((wait for wait in waits if wait.began >= since), default=Wait(),
-                   key=lambda wait: (wait.status, wait.due(now)))  # fmt: skip
+                   key=lambda wait: (wait.status, wait.due(now)))
 
 
 # ---- digest: all that is pending in one DM -----------------------------------------------------
@@ -897,14 +897,14 @@ class Kind:
         for place, seen in sorted(self.values.items()):
             words = sorted((word for word in seen if word and seen[word]), key=lambda w: -seen[w])
             counters = [word for word in words if re.fullmatch(COUNTER, bare(word))
-                        and not re.fullmatch(ADDRESS, bare(word))]  # fmt: skip
+                        and not re.fullmatch(ADDRESS, bare(word))]
             if words and 2 * len(counters) <= len(words) and len(parts) < 3:
                 label = self.raw[place - 1] if place and self.raw[place - 1].isalpha() else ""
                 names = {word.partition("=")[0] if "=" in word else "" for word in words}
                 if len(names) == 1 and "" not in names:  # rhost=… in all of them
                     label = names.pop()
                 shown = [bare(w[len(label) + 1 :] if w.startswith(f"{label}=") else w)
-                         + f" ×{seen[w]:,}" * (seen[w] > 1) for w in words[:8]]  # fmt: skip
+                         + f" ×{seen[w]:,}" * (seen[w] > 1) for w in words[:8]]
                 others = self.count - 1 - sum(seen[word] for word in words[:8])
                 shown += [plural(others, "other")] * (others > 0)
                 parts.append(f"{label} {', '.join(shown)}".strip())
@@ -975,7 +975,7 @@ class Digest:
             head = beginning(kind.words)[0]
             word, program = head.rpartition(" ")[0], head.partition(" ")[0]
             return (self.heads.get(head, 0), by_word.get(word, 0), by_program.get(program, 0),
-                    kind.count, len(kind.raw) // 25, kind.first)  # fmt: skip
+                    kind.count, len(kind.raw) // 25, kind.first)
 
         return sorted(self.kinds, key=rarity)
 
@@ -984,7 +984,7 @@ class Digest:
         count, number, first, last = self.rest
         return [count + sum(kind.count for kind in kinds), number + len(kinds),
                 min([first, *(kind.first for kind in kinds)]),
-                max([last, *(kind.last for kind in kinds)])]  # fmt: skip
+                max([last, *(kind.last for kind in kinds)])]
 
     def fold(self) -> None:
         """Keep what the next DM would show, and count the rest."""
@@ -1000,14 +1000,14 @@ class Digest:
         """As JSON, with the names of the files that were counted in last."""
         kinds = [{**vars(kind), "names": []} for kind in self.kinds]
         return json.dumps({"counted": counted, "rest": self.rest, "heads": self.heads,
-                           "kinds": kinds}, default=vars, indent=0).encode()  # fmt: skip
+                           "kinds": kinds}, default=vars, indent=0).encode()
 
     def load(self, data: bytes) -> None:
         """Take in what `dump` wrote.  Raises ValueError, TypeError, KeyError or AttributeError."""
         found = json.loads(data)
         count, kinds, first, last = map(number, found["rest"])
         self.rest = [self.rest[0] + int(count), self.rest[1] + int(kinds),
-                     min(self.rest[2], first), max(self.rest[3], last)]  # fmt: skip
+                     min(self.rest[2], first), max(self.rest[3], last)]
         self.counted += map(str, found["counted"])
         for head, times in found["heads"].items():
             self.heads[head] = self.heads.get(head, 0) + int(times)
@@ -1044,7 +1044,7 @@ def entry(kind: Kind, samples: int, room: int, now: float) -> list[str]:
     if kind.count > len(shown):
         differing = kind.differing()
         entries.append(f"  {kind.count - len(shown):,} more like this, last {clock(kind.last, now)}"
-                       + f": {differing}" * bool(differing))  # fmt: skip
+                       + f": {differing}" * bool(differing))
     return entries
 
 
@@ -1132,7 +1132,7 @@ MEANINGS: tuple[tuple[tuple[int | str, ...], str, str, str], ...] = (
     ((108, 50, 63, "resource-not-found"), "recipient",
      "the recipient's account does not exist on X, or is suspended",
      "have the id looked up again: bird_sentinel authorize --to HANDLE"),
-)  # fmt: skip
+)
 PHRASES = ("you do not have permission to dm", "this operation is not permitted")
 BY_STATUS = {
     401: ("account", "X does not accept our keys", AGAIN),
@@ -1263,7 +1263,7 @@ def reason(error: BaseException) -> str:
          "the file with the CA certificates (ca_bundle, REQUESTS_CA_BUNDLE) is missing"),
         (r"SSL|certificate", "its TLS certificate cannot be verified"),
         (r"\[Errno -?\d+\] ([\w ,'-]+)", "{}"),
-    ):  # fmt: skip
+    ):
         found = re.search(pattern, str(error))
         if found:
             proxy = "the proxy: " * (words == "{}" and "ProxyError" in str(error))
@@ -1278,11 +1278,11 @@ def complaints(answer: Any) -> tuple[set[str], list[str]]:
     small letters; and its sentences."""
     errors = answer.get("errors") if isinstance(answer, dict) else None
     parts = [part for part in [answer, *(errors if isinstance(errors, list) else [])]
-             if isinstance(part, dict)]  # fmt: skip
+             if isinstance(part, dict)]
     marks = {str(part.get(name)).rpartition("/")[2].lower() for part in parts
-             for name in ("code", "title", "reason", "type")}  # fmt: skip
+             for name in ("code", "title", "reason", "type")}
     sentences = [str(part[name]) for part in parts for name in ("detail", "message", "title")
-                 if name in part]  # fmt: skip
+                 if name in part]
     return marks, sentences
 
 
@@ -1293,7 +1293,7 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
         return Outcome("delivered")
     if status == 0 or status >= 500:
         return Outcome("retry", f"X cannot be reached: {answer.why}" if status == 0
-                       else f"X has a fault of its own (HTTP {status})")  # fmt: skip
+                       else f"X has a fault of its own (HTTP {status})")
     if status != 429 and (status < 400 or body is None):
         return Outcome("retry", f"something else answers in the place of X (HTTP {status})")
     marks, sentences = complaints(body)
@@ -1301,7 +1301,7 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
     if status == 401 and abs(minutes) >= 2:
         off = f"{abs(minutes):,} minutes {'ahead of' if minutes > 0 else 'behind'} X's"
         return Outcome("account", f"X does not accept our signature: this machine's clock is {off}",
-                       "set the clock, as with: timedatectl set-ntp true")  # fmt: skip
+                       "set the clock, as with: timedatectl set-ntp true")
     if {"151", "187"} & marks and any(
         words.lower().endswith("you already said that.") for words in sentences
     ):
@@ -1322,7 +1322,7 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
         said = said.replace(secret, "…")
     return Outcome("unclear", f"X refuses it for a reason of its own (HTTP {status})",
                    f"have the id looked up again ({LOOK_UP} HANDLE), or see the app's state "
-                   + PORTAL.rstrip(", "), said[:200])  # fmt: skip
+                   + PORTAL.rstrip(", "), said[:200])
 
 
 # ---- worker: one at a time, detached, while the queue is not empty -----------------------------
@@ -1349,7 +1349,7 @@ def run_command(command: str, text: str) -> None:
     null = subprocess.DEVNULL
     try:
         shell = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=null,
-                                 stderr=null, start_new_session=True)  # fmt: skip
+                                 stderr=null, start_new_session=True)
         with ignoring(subprocess.TimeoutExpired):
             shell.communicate(text.encode(), timeout=30)
         if shell.poll() is None:
@@ -1387,7 +1387,8 @@ class Worker:
             self.state.waits.pop("fault", None)
         except Exception as error:
             words = f"the worker failed: {type(error).__name__}: {lower(error)}"
-            wait = self.state.hold("fault", RETRY[2:7], KEPT, words, "if it lasts, please report it")
+            hint = "if it lasts, please report it"
+            wait = self.state.hold("fault", RETRY[2:7], KEPT, words, hint)
             report(f"the worker failed ({type(error).__name__}), trying again")
         self.tell_of_trouble()
         return wait
@@ -1397,10 +1398,12 @@ class Worker:
         if not self.waiting() and not self.spool.names("new"):
             return None
         try:
-            changed = os.stat(self.config_path).st_ctime_ns if os.path.exists(self.config_path) else 0
+            date = 0
+            with ignoring(OSError):
+                date = os.stat(self.config_path).st_ctime_ns  # before it is read
             self.config = config = read_config(self.config_path).check()
             with ignoring(OSError):
-                os.utime(self.spool.path("lock"), ns=(changed, changed))  # see found_good
+                os.utime(self.spool.path("lock"), ns=(date, date))  # see found_good
             self.distribute(config)
             import_tweepy()
         except Problem as problem:
@@ -1453,7 +1456,7 @@ class Worker:
                 if handles.isdisjoint(to) if to else self.state.known[recipient] > digest.first:
                     with ignoring(FileExistsError, FileNotFoundError):
                         os.link(self.spool.path("to", gone, name),
-                                self.spool.path("to", recipient, as_name))  # fmt: skip
+                                self.spool.path("to", recipient, as_name))
                     sync_directory(self.spool.path("to", recipient))
             self.remove(gone, name)
         with ignoring(OSError):
@@ -1472,7 +1475,8 @@ class Worker:
     def gather(self, recipient: str, names: Iterable[str] | None = None) -> Digest:
         """What a recipient has not got, or these files of it."""
         digest = Digest()
-        for name in sorted(self.spool.names("to", recipient) if names is None else names, key=is_alert):
+        names = self.spool.names("to", recipient) if names is None else names
+        for name in sorted(names, key=is_alert):
             if name in digest.counted:  # from before a crash
                 self.remove(recipient, name)
             else:
@@ -1496,7 +1500,7 @@ class Worker:
         if self.state.wait("").due(time.time()) > time.time():
             return Outcome("held")
         self.answer = ask_as_account(config, "create_direct_message",
-                                     participant_id=recipient, text=text)  # fmt: skip
+                                     participant_id=recipient, text=text)
         now = time.time()
         outcome = judge(self.answer, config.account, now)
         if outcome.kind == "delivered":
@@ -1578,7 +1582,7 @@ class Worker:
             alert.why = why
             with ignoring(OSError):  # on a full disk it is moved, but not told why
                 os.rename(self.spool.path("to", recipient, name),
-                          self.spool.path("refused", alert.name))  # fmt: skip
+                          self.spool.path("refused", alert.name))
                 self.spool.write(alert.dump(), "refused", alert.name)
 
     def defer(self, config: Config, recipient: str, outcome: Outcome) -> None:
@@ -1586,13 +1590,13 @@ class Worker:
         if outcome.kind == "held":
             return
         steps = {"retry": RETRY, "cap": SLOW[1:],
-                 "limit": (limit_wait(self.answer.headers, time.time()),)}  # fmt: skip
+                 "limit": (limit_wait(self.answer.headers, time.time()),)}
         scope = "" if outcome.kind in ("limit", "cap", "account") else recipient
         seconds = self.state.hold(scope, steps.get(outcome.kind, SLOW), outcome.status,
-                                  outcome.error, outcome.hint)  # fmt: skip
+                                  outcome.error, outcome.hint)
         self.state.save()
         report(f"for @{config.handle(recipient)}: {outcome.words};"
-               f" next attempt in {seconds:.0f} s")  # fmt: skip
+               f" next attempt in {seconds:.0f} s")
 
     def pace(self, config: Config, dms: int) -> None:
         """Set when the next round may go: a DM to each recipient who has something by then."""
@@ -1612,7 +1616,8 @@ class Worker:
         now, waits, found = time.time(), self.state.waits, {}
         for scope, wait in waits.items():
             if wait.status in (REFUSED, CONFIG) or scope == "fault":
-                whom = f"@{self.config.handle(scope)}: " if scope.isdecimal() and self.config else ""
+                handle = self.config.handle(scope) if self.config else scope
+                whom = f"@{handle}: " * scope.isdecimal()
                 name = re.sub(r"\d+", "", f"{whom}{wait.error}")
                 found[name] = whom + wait.error, wait.hint, scope
         held = [w for w in waits.values() if w.status or w.error == X_LIMIT and w.due(now) > now]
@@ -1651,8 +1656,8 @@ def notice(part: Digest, host: str) -> str:
     """What is sent in the place of a text that X may refuse."""
     now = time.time()
     return (f"[{host or short_host_name()} {clock(now, now)}] X does not take a DM about"
-            f" {plural(part.count)} of {clock(part.first, now)}: what it will not take even alone is"
-            " put aside; to read it, run there: bird_sentinel status")  # fmt: skip
+            f" {plural(part.count)} of {clock(part.first, now)}: what it will not take even alone"
+            " is put aside; to read it, run there: bird_sentinel status")
 
 
 def run_worker(config_path: str, root: str, insist: bool) -> int:
@@ -1738,7 +1743,7 @@ def named(words: str) -> list[str]:
     for handle in handles or ["nothing"]:
         if not handles or not re.fullmatch(HANDLE, handle):
             raise Problem(USAGE, f"{handle} is not a handle on X",
-                          "a handle is letters, digits and underscores: @oncall_1")  # fmt: skip
+                          "a handle is letters, digits and underscores: @oncall_1")
     return handles
 
 
@@ -1751,7 +1756,7 @@ def ask_oauth(config: Config, pair: list[str], token: Mapping[str, str], pin: st
         handler = tweepy.OAuth1UserHandler(*pair, callback="oob")
         handler.request_token = dict(token)
         return handler.get_access_token(pin) if token else (
-            handler.get_authorization_url(), handler.request_token)  # fmt: skip
+            handler.get_authorization_url(), handler.request_token)
 
     answer = ask_x(config, action)
     outcome, found = judge(answer, {}, time.time()), answer.json()
@@ -1786,7 +1791,8 @@ def look_up(config: Config, handle: str = "") -> tuple[dict[str, Any], str]:
     "User lookup"; a cent each); and our token's access level.  {} where there is no such handle.
     Raises Problem."""
     if handle:
-        answer = ask_as_account(config, "get_user", username=handle, user_fields=["receives_your_dm"])
+        fields = ["receives_your_dm"]
+        answer = ask_as_account(config, "get_user", username=handle, user_fields=fields)
     else:
         answer = ask_as_account(config, "get_me")
     body, level = answer.json(), answer.headers.get("x-access-level", "")
@@ -1801,7 +1807,7 @@ def look_up(config: Config, handle: str = "") -> tuple[dict[str, Any], str]:
     who = f"@{handle}" if handle else "the account"
     raise Problem(outcome.status or KEPT, f"{who} could not be looked up: {outcome.error}",
                   outcome.hint or "the keys are saved, so later no PIN is needed: "
-                  f"{LOOK_UP} {handle or 'HANDLE'}")  # fmt: skip
+                  f"{LOOK_UP} {handle or 'HANDLE'}")
 
 
 def look_up_recipient(config: Config, handle: str) -> tuple[str, str]:
@@ -1810,7 +1816,7 @@ def look_up_recipient(config: Config, handle: str) -> tuple[str, str]:
     user, sender = look_up(config, handle)[0], config.account["screen_name"]
     if not user:
         raise Problem(USAGE, f"there is no account @{handle} on X",
-                      f"check the spelling, then, with no PIN: {LOOK_UP} HANDLE")  # fmt: skip
+                      f"check the spelling, then, with no PIN: {LOOK_UP} HANDLE")
     name = user["username"]
     if name.lower() == sender.lower():
         say("warning", f"@{name} is the account that sends: nobody gets a notification for that")
@@ -1829,7 +1835,7 @@ def require_writable(path: str) -> None:
     require_ours(directory)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise Problem(CONFIG, f"the config {path} could not be saved: {directory} is not writable",
-                      "run as who may write there, or name another with --config")  # fmt: skip
+                      "run as who may write there, or name another with --config")
 
 
 def authorize(options: argparse.Namespace) -> int:
@@ -1839,7 +1845,7 @@ def authorize(options: argparse.Namespace) -> int:
     config = read_config(path)
     require_writable(path)
     for name, variable in (("proxy", "https_proxy"), ("proxy", "HTTPS_PROXY"),
-                           ("ca_bundle", "REQUESTS_CA_BUNDLE")):  # fmt: skip
+                           ("ca_bundle", "REQUESTS_CA_BUNDLE")):
         used = os.environ.get(variable)
         if used:  # the worker is to have it whoever starts it
             config.delivery[name] = os.path.abspath(used) if name == "ca_bundle" else used
@@ -1872,7 +1878,7 @@ def authorize(options: argparse.Namespace) -> int:
     config.save()
     if level not in ("", "read-write-directmessages"):
         raise Problem(REFUSED, "the app has no permission to send DMs (its access level is "
-                      f"'{level}')", PERMISSION)  # fmt: skip
+                      f"'{level}')", PERMISSION)
 
     # who they are on X, once, so that a DM costs no look-up
     for name, recipient in [look_up_recipient(config, handle) for handle in wanted]:
@@ -1887,7 +1893,7 @@ def authorize(options: argparse.Namespace) -> int:
         show("\n" + swatch_lines(path))
         if "on_trouble" not in config.delivery:
             show("So that somebody hears when DMs do not go out, name a command in the config:\n\n"
-                 f"[delivery]\non_trouble = mail -s 'no alerts from {short_host_name()}' root")  # fmt: skip
+                 f"[delivery]\non_trouble = mail -s 'no alerts from {short_host_name()}' root")
     return DELIVERED
 
 
@@ -1912,7 +1918,7 @@ def prove(config: Config, handles: list[str], test: bool) -> None:
             raise Problem(KEPT, "X took the test DM, but the phone does not show it",
                           "look under message requests, among the older chats (X Chat hides them),"
                           " and in the app's notification settings; have the recipient write to the"
-                          f" sentinel's account first; then: {LOOK_UP} {handles[0]}")  # fmt: skip
+                          f" sentinel's account first; then: {LOOK_UP} {handles[0]}")
         say("error", "that is not the number")
 
 
@@ -1996,7 +2002,7 @@ def store(config_path: str, alert: Alert) -> tuple[Spool, Problem | None]:
             say("warning", f"the queue cannot be written ({lower(trouble)}): {kept}")
         return spool, None
     raise Problem(LOST, f"the alert could not be stored anywhere: {lower(trouble or OSError())}",
-                  getattr(trouble, "hint", "make room, or the queue's directory writable"))  # fmt: skip
+                  getattr(trouble, "hint", "make room, or the queue's directory writable"))
 
 
 def send(options: argparse.Namespace) -> int:
@@ -2027,7 +2033,7 @@ def send(options: argparse.Namespace) -> int:
         known = AGAIN in trouble.hint or "--config" in trouble.hint
         again = "; then: bird_sentinel flush" * (not known)
         raise Problem(CONFIG, f"kept in the queue {spool.root}: {trouble.message}",
-                      trouble.hint + again)  # fmt: skip
+                      trouble.hint + again)
     if config and not options.no_wait:
         await_delivery(config, spool, {alert.name}, handles, since)
         show(f"delivered to {at(handles)}")
@@ -2041,7 +2047,7 @@ def send(options: argparse.Namespace) -> int:
 def await_delivery(
     config: Config, spool: Spool, names: set[str], handles: list[str], since: float,
     fresh: float = 0.0,
-) -> None:  # fmt: skip
+) -> None:
     """Wait, for half a minute at the most, until these alerts are delivered.  Raises Problem when
     they have to wait, with the worst of their recipients' exit statuses and the names of those who
     did not get them.  Only what a worker says that was started since `fresh` counts."""
@@ -2050,7 +2056,7 @@ def await_delivery(
     while True:
         pending = spool.pending()
         missing = {who for who in handle_of if names.intersection(pending.get(who, ()))
-                   or "folded" in pending.get(who, ())}  # fmt: skip
+                   or "folded" in pending.get(who, ())}
         if any(names.intersection(pending[who]) for who in pending.keys() - handle_of):
             missing |= {config.recipients[handle] for handle in handles}  # not distributed yet
         now, state = time.time(), State(spool)  # read after looking: it is at least as new
@@ -2071,16 +2077,16 @@ def await_delivery(
             raise Problem(REFUSED, f"put aside: {alert.why}", "to read it: bird_sentinel status")
     if spool.identity() != place or not place:
         raise Problem(LOST, f"the queue {spool.root} has vanished, and what was in it",
-                      "see what removed or moved it, then send again")  # fmt: skip
+                      "see what removed or moved it, then send again")
     if len(held) < len(missing):
         raise Problem(KEPT, f"kept in the queue for {whom}: X has not answered yet",
-                      "it is sent as soon as X does; see: bird_sentinel status")  # fmt: skip
+                      "it is sent as soon as X does; see: bird_sentinel status")
     if missing:
         worst = max(held.values(), key=lambda wait: wait.status)
         due = clock(min(state.due(who, now) for who in held), now)
         words = worst.error if worst.status else f"the next DM waits for {worst.error}"
         raise Problem(worst.status or KEPT, f"kept in the queue for {whom}: {words}",
-                      f"{worst.hint}; " * bool(worst.hint) + f"the next attempt is at {due}")  # fmt: skip
+                      f"{worst.hint}; " * bool(worst.hint) + f"the next attempt is at {due}")
 
 
 def deliver_now(config: Config, since: float) -> int:
@@ -2151,7 +2157,7 @@ def status(options: argparse.Namespace) -> int:
         "next_attempt": iso(min(dues)) if dues and not trouble.status else None,
         "last_delivery": iso(last) if last else None, "last_error": error or None,
         "worker": running, "config": path, "queue": spools(path)[0].root,
-    }  # fmt: skip
+    }
     if options.json:
         show(json.dumps(facts, indent=2))
         return code
@@ -2159,7 +2165,7 @@ def status(options: argparse.Namespace) -> int:
     why = f": {error}" if error else f": waiting for {wait.error}" * bool(wait.error)
     show(f"{word}: " + (f"{plural(count)} pending since {clock(oldest, now)}" if count else
                         "nothing pending")
-         + f", {plural(len(refused))} refused by X (below)" * bool(refused) + why)  # fmt: skip
+         + f", {plural(len(refused))} refused by X (below)" * bool(refused) + why)
     facts["recipients"] = ", ".join(f"@{h} ({i})" for h, i in facts["recipients"].items())
     facts["queue"] = ", ".join(dict.fromkeys(places))
     for name, value in {"to do": advise(hint, path), **facts}.items():
@@ -2245,7 +2251,7 @@ by hand."""),
 Tells account, recipients, how many alerts are pending and since when, when the
 next attempt is due and what it waits for, the last delivery and the last
 error. The first line and the exit status are enough for a monitor."""),
-}  # fmt: skip
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -2255,8 +2261,8 @@ def parser() -> argparse.ArgumentParser:
         def error(self, message: str) -> NoReturn:
             wrong = re.search("invalid choice: '([^']*)'", message)
             close = difflib.get_close_matches(wrong[1], COMMANDS, 1) if wrong else []
-            hint = f"did you mean: bird_sentinel {close[0]}" if close else f"see: {self.prog} --help"
-            raise Problem(USAGE, message, hint)
+            right = f"did you mean: bird_sentinel {close[0]}" if close else ""
+            raise Problem(USAGE, message, right or f"see: {self.prog} --help")
 
     form: Any = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     top = Parser(prog="bird_sentinel", description=ABOUT, epilog=f"{EXAMPLES}\n{STATUSES}", **form)
@@ -2266,12 +2272,12 @@ def parser() -> argparse.ArgumentParser:
     made = {}
     for name, (_, about) in COMMANDS.items():
         made[name] = commands.add_parser(name, description=about, epilog=STATUSES, **form,
-                                         help=about.partition(". ")[0], add_help=name != "send")  # fmt: skip
+                                         help=about.partition(". ")[0], add_help=name != "send")
         made[name].add_argument("--config", metavar="PATH", default=argparse.SUPPRESS,
-                                help="use this config, with a queue of its own")  # fmt: skip
+                                help="use this config, with a queue of its own")
     for name, words in (("authorize", "add this recipient"), ("send", "only to this recipient")):
         made[name].add_argument("--to", metavar="HANDLE", action="append", default=[],
-                                help=f"{words}, with or without @; may be repeated")  # fmt: skip
+                                help=f"{words}, with or without @; may be repeated")
     for name, option, words in (
         ("authorize", "--no-test", "send no test DM"),
         ("send", "--no-wait", "return as soon as the alert is stored"),
@@ -2296,14 +2302,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     unknown = [word for word in extra if options.command != "send" or looks_like_option(word)]
     if unknown or options.command != "send" and message:
         raise Problem(USAGE, f"unrecognized arguments: {' '.join(unknown or message)}",
-                      "put -- before the message, or " * (options.command == "send") + see)  # fmt: skip
+                      "put -- before the message, or " * (options.command == "send") + see)
     values = getattr(options, "to", []) + [options.config] * (options.config is not None)
     if not all(isinstance(value, str) and value for value in values):  # --to=, --to=--
         raise Problem(USAGE, "an option has an empty value", see)
     if getattr(options, "help", False):
         if message:  # an unquoted message
             raise Problem(USAGE, "-h or --help among the words of a message",
-                          "put -- before the message")  # fmt: skip
+                          "put -- before the message")
         options.show_help()
         raise SystemExit
     options.message, options.dashes = message, literal < len(argv)

@@ -473,13 +473,17 @@ def spools(config_path: str) -> list[Spool]:
     return [Spool(root)] + [Spool(os.path.join(m, name)) for m in memories if os.path.isdir(m)]
 
 
+# a module is compiled once, a script at each start; nothing is imported from the caller's directory
+IMPORTED = "import sys; sys.path[0] = sys.argv.pop(1); from bird_sentinel import run; run()"
 SIGNALS = (1, 2, 14, 15, 17)  # HUP, INT, ALRM, TERM and CHLD, which a caller may have ignored
 
 
 def start_worker(config_path: str, spool: Spool, *words: str) -> None:
     """Start a worker in a session of its own, with nothing of the caller's but the environment.
     Where one runs already the new one ends at once.  Raises Problem."""
-    command = [sys.executable, os.path.abspath(__file__), "worker", config_path, spool.root, *words]
+    directory, name = os.path.split(os.path.abspath(__file__))
+    script = ["-c", IMPORTED, directory] if name == "bird_sentinel.py" else [f"{directory}/{name}"]
+    command = [sys.executable, *script, "worker", config_path, spool.root, *words]
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
     environment = {name: value for name, value in os.environ.items() if name != "SWATCH_LINE"}
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
@@ -1368,6 +1372,7 @@ class Worker:
         self.config: Config | None = None  # as it was read last
         self.answer = Answer(0, {}, "")  # X's last
         self.posted = 0  # DMs that X took in this look
+        self.noted = b""  # what was written to `trouble`
         self.state.started = time.time()
         for name in spool.names("tmp"):  # what a process left that was killed while it wrote
             with ignoring(OSError):
@@ -1594,7 +1599,7 @@ class Worker:
         scope = "" if outcome.kind in ("limit", "cap", "account") else recipient
         seconds = self.state.hold(scope, steps.get(outcome.kind, SLOW), outcome.status,
                                   outcome.error, outcome.hint)
-        self.state.save()
+        self.note()
         report(f"for @{config.handle(recipient)}: {outcome.words};"
                f" next attempt in {seconds:.0f} s")
 
@@ -1627,19 +1632,25 @@ class Worker:
             found["late"] = f"alerts wait since {clock(oldest, now)}: {wait.error}", wait.hint, ""
         return found
 
+    def note(self) -> None:
+        """Write `trouble` while a person has to act, and then the state that says no less."""
+        found = self.troubles().values()
+        text = "".join(f"{words}\nhint: {hint}\n" for words, hint, _ in found).encode()
+        with ignoring(OSError):
+            if text and text != self.noted:
+                self.spool.write(text, "trouble")
+            elif not text:
+                os.unlink(self.spool.path("trouble"))
+            self.noted = text
+        self.state.save()
+
     def tell_of_trouble(self) -> None:
-        """Write `trouble` while a person has to act, and run on_trouble: once when a trouble
-        begins, with the digest that waits, and once when DMs flow again."""
+        """Run on_trouble: once when a trouble begins, with the digest that waits, and once when DMs
+        flow again."""
         found = self.troubles()
         new, over = found.keys() - set(self.state.told), self.state.told and not found
         self.state.told = list(found)
-        self.state.save()  # first: a command that ends us must not be run again and again
-        lines = [f"{words}\nhint: {hint}\n" for words, hint, _ in found.values()]
-        with ignoring(OSError):
-            if new or bool(found) != os.path.exists(self.spool.path("trouble")):
-                self.spool.write("".join(lines).encode(), "trouble")
-            if not found:
-                os.unlink(self.spool.path("trouble"))
+        self.note()  # first: a command that ends us must not be run again and again
         command = self.config and self.config.delivery.get("on_trouble")
         if self.config and command and (new or over):
             host = self.config.host or short_host_name()
@@ -1977,7 +1988,7 @@ def read_message(options: argparse.Namespace) -> str:
 
 def found_good(config_path: str) -> bool:
     """Whether a worker found nothing wrong with the config as it is now (it gives the lock the
-    config's date then): so that `send --no-wait` need not read it again."""
+    config's date then): then `send` need not read it before it stores an alert."""
     with ignoring(OSError, Problem):
         found, lock = os.lstat(config_path), os.stat(spools(config_path)[0].path("lock"))
         require_private(config_path, found)
@@ -2012,7 +2023,7 @@ def send(options: argparse.Namespace) -> int:
     config: Config | None = None
     trouble: Problem | None = None
     try:
-        if not (options.no_wait and not options.to and found_good(path)):
+        if options.to or options.dry_run or not found_good(path):
             config = read_config(path).check()
     except Problem as problem:
         trouble = problem
@@ -2034,7 +2045,9 @@ def send(options: argparse.Namespace) -> int:
         again = "; then: bird_sentinel flush" * (not known)
         raise Problem(CONFIG, f"kept in the queue {spool.root}: {trouble.message}",
                       trouble.hint + again)
-    if config and not options.no_wait:
+    if not options.no_wait:
+        config = config or read_config(path).check()
+        handles = choose(config, options.to)
         await_delivery(config, spool, {alert.name}, handles, since)
         show(f"delivered to {at(handles)}")
     with ignoring(FileNotFoundError), open(spool.path("trouble"), errors="replace") as file:
@@ -2322,12 +2335,13 @@ def looks_like_option(word: str) -> bool:
 
 
 class Line:
-    """What swatch runs once a line, `send --no-wait -- TEXT`, as argparse would have it: that alone
-    takes as long to load as all else that an alert needs."""
-    command, config, to, no_wait, dry_run, dashes = "send", None, (), True, False, True
+    """What swatch runs once a line, `send --no-wait -- TEXT`, and `send TEXT`, as argparse would
+    have them: that alone takes as long to load as all else that an alert needs."""
 
-    def __init__(self, words: list[str]) -> None:
-        self.message = words
+    command, config, to, dry_run = "send", None, (), False
+
+    def __init__(self, words: list[str], no_wait: bool) -> None:
+        self.message, self.no_wait, self.dashes = words, no_wait, no_wait
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -2337,11 +2351,16 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with ignoring(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    options: Any = Line([])
+    options: Any = Line([], False)
     try:
         if argv[:1] == ["worker"]:
             return run_worker(argv[1], argv[2], "now" in argv[3:])
-        options = Line(argv[3:]) if argv[:3] == ["send", "--no-wait", "--"] else parse(argv)
+        if argv[:3] == ["send", "--no-wait", "--"]:
+            options = Line(argv[3:], True)
+        elif argv[:1] == ["send"] and not any(word.startswith("-") for word in argv):
+            options = Line(argv[1:], False)
+        else:
+            options = parse(argv)
         return COMMANDS[options.command][0](options)
     except SystemExit:  # --help, --version
         return DELIVERED

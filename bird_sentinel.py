@@ -1632,10 +1632,10 @@ class Worker:
             found["late"] = f"alerts wait since {clock(oldest, now)}: {wait.error}", wait.hint, ""
         return found
 
-    def note(self) -> None:
+    def note(self) -> dict[str, tuple[str, str, str]]:
         """Write `trouble` while a person has to act, and then the state that says no less."""
-        found = self.troubles().values()
-        text = "".join(f"{words}\nhint: {hint}\n" for words, hint, _ in found).encode()
+        found = self.troubles()
+        text = "".join(f"{words}\nhint: {hint}\n" for words, hint, _ in found.values()).encode()
         with ignoring(OSError):
             if text and text != self.noted:
                 self.spool.write(text, "trouble")
@@ -1643,14 +1643,15 @@ class Worker:
                 os.unlink(self.spool.path("trouble"))
             self.noted = text
         self.state.save()
+        return found
 
     def tell_of_trouble(self) -> None:
         """Run on_trouble: once when a trouble begins, with the digest that waits, and once when DMs
         flow again."""
-        found = self.troubles()
+        found = self.note()
         new, over = found.keys() - set(self.state.told), self.state.told and not found
         self.state.told = list(found)
-        self.note()  # first: a command that ends us must not be run again and again
+        self.state.save()  # first: a command that ends us must not be run again and again
         command = self.config and self.config.delivery.get("on_trouble")
         if self.config and command and (new or over):
             host = self.config.host or short_host_name()

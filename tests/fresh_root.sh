@@ -46,7 +46,7 @@ for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt /usr/local/share/ca
     /etc/apt/apt.conf.d/*prox*; do
     [ ! -e "$file" ] || { mkdir -p "$root${file%/*}" && cp -rL "$file" "$root${file%/*}/"; }
 done
-mapfile -t settings < <(env | grep -iE '^(PIP_[A-Z_]+|(https?|no)_proxy)=')
+mapfile -t settings < <(env | grep -iE '^(PIP_(INDEX|EXTRA|TRUSTED|CERT|DEFAULT)|(https?|no)_proxy=)')
 
 # ---- the commands ----
 

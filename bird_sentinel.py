@@ -24,7 +24,7 @@ all that is pending, gives it to X inside X's limits, and only then removes the 
     -------------------  ------------------------------------------  -------------------------------
     tmp/NAME             being written; nothing was promised         a worker, when it is a day old
     new/NAME             accepted: on the disk, for all recipients   the worker, into to/ID of each:
-                         or for those it names                       linked, then renamed
+                         or for those it names                       linked, then unlinked
     to/ID/NAME           the recipient with this id has not got it   the worker, when X took a DM
     to/ID/folded         a long backlog: the rarest kinds in full,   which quotes or counts it
                          the rest counted
@@ -46,6 +46,7 @@ its own.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -129,7 +130,9 @@ class ignoring:
 
 def say(kind: str, message: str) -> None:
     """Tell a person something: an error, a hint or a warning.  Never a secret."""
-    tell(f"bird_sentinel: {kind}: {message}", sys.stderr)
+    with ignoring(OSError, ValueError, TypeError):  # no stderr; nor does a full pipe hold us up
+        if select.select([], [sys.stderr], [], 1)[1]:
+            tell(f"bird_sentinel: {kind}: {message}", sys.stderr)
 
 
 def show(line: str) -> None:
@@ -312,6 +315,9 @@ def make_directory(path: str) -> None:
         sync_directory(parent)
 
 
+UNREADABLE = (errno.EACCES, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)
+
+
 class Spool:
     """A queue: the directory at `root`, laid out as the top of this file says."""
 
@@ -360,23 +366,25 @@ class Spool:
             return os.stat(self.path("new")).st_ino
         return 0
 
-    def clear(self, name: str, right: Callable[[int], bool]) -> str:
-        """The path of a file beside the alerts; what else is in its place is put aside."""
-        path = self.path(name)
+    def clear(self, right: Callable[[int], bool], *names: str) -> str:
+        """The path of a file or a directory; what else is in its place is put aside."""
+        path = self.path(*names)
         if os.path.lexists(path) and not right(os.lstat(path).st_mode):
-            os.rename(path, self.path("refused", f"{time.time_ns()}.{name}"))
+            os.rename(path, self.path("refused", f"{time.time_ns()}.{names[-1]}"))
         return path
 
     def names(self, *directory: str) -> list[str]:
         """What is in a directory of the queue, the oldest first; nothing where there is none."""
         with ignoring(FileNotFoundError, NotADirectoryError):
-            return sorted(os.listdir(self.path(*directory)))
+            names = os.listdir(self.path(*directory))
+            return sorted(name for name in names if not name.startswith("."))  # as NFS makes
         return []
 
     def pending(self) -> dict[str, list[str]]:
         """For each id the names in its directory; under "" what has yet to be distributed."""
-        found = {recipient: self.names("to", recipient) for recipient in self.names("to")}
-        return {"": self.names("new"), **found}
+        found = {"": self.names("new")}  # first: what moves on meanwhile is seen twice, not never
+        found.update({recipient: self.names("to", recipient) for recipient in self.names("to")})
+        return found
 
     def read(self, *names: str) -> Alert | None:
         """The alert in a file; None where it is gone.  What cannot be read is put aside, where a
@@ -388,7 +396,9 @@ class Spool:
                 return Alert.parse(names[-1], file.read(8 * DM_LIMIT), written)
         except FileNotFoundError:
             return None
-        except OSError:
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise  # it may pass
             os.rename(self.path(*names), self.path("refused", names[-1]))
             return None
 
@@ -415,7 +425,7 @@ class Spool:
         """What X would not take, and what could not be read."""
         found = []
         for name in self.names("refused"):
-            unread = Alert("(it cannot be read)", sent_at(name, 0), "", name=name)
+            unread = Alert("", sent_at(name, 0), "", name=name, why="it cannot be read")
             found.append(self.read("refused", name) or unread)
         return found
 
@@ -429,15 +439,15 @@ class Spool:
             if alert is not None:
                 wanted = [ids[handle.lower()] for handle in alert.to if handle.lower() in ids]
                 moves.append((alert.name, list(dict.fromkeys(wanted or ids.values()))))
-        for name, (*others, _) in moves:
-            for recipient in others:
+        for name, wanted in moves:
+            for recipient in wanted:
                 with ignoring(FileExistsError, FileNotFoundError):  # from before a crash; gone
                     os.link(self.path("new", name), self.path("to", recipient, name))
-        for recipient in {recipient for _, (*others, _) in moves for recipient in others}:
+        for recipient in {recipient for _, wanted in moves for recipient in wanted}:
             sync_directory(self.path("to", recipient))
-        for name, (*_, last) in moves:
+        for name, _ in moves:
             with ignoring(FileNotFoundError):
-                os.rename(self.path("new", name), self.path("to", last, name))
+                os.unlink(self.path("new", name))
         return len(names) > FOLD
 
 
@@ -464,13 +474,16 @@ def pending_in(spool: Spool) -> tuple[int, float]:
 
 def spools(config_path: str) -> list[Spool]:
     """The queue of a config, and what takes its place, in memory, where it cannot be written."""
-    root = config_path + ".queue"
-    if os.path.basename(config_path) == "config.ini":
-        root = os.path.join(os.path.dirname(config_path), "queue")
+    root, home = config_path + ".queue", os.path.dirname(config_path)
+    if config_path.endswith("/bird_sentinel/config.ini"):
+        root = os.path.join(home, "queue")
     uid, mark = os.geteuid(), binascii.crc32(os.fsencode(config_path))
     memories = (os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}", "/dev/shm")
     name = f"bird_sentinel-{uid}-{mark:08x}.queue"
-    return [Spool(root)] + [Spool(os.path.join(m, name)) for m in memories if os.path.isdir(m)]
+    return [Spool(root)] + [
+        Spool(os.path.join(memory, name)) for memory in memories
+        if os.path.isabs(memory) and os.path.isdir(memory)
+    ]
 
 
 # a module is compiled once, a script at each start; nothing is imported from the caller's directory
@@ -1301,6 +1314,8 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
     if status != 429 and (status < 400 or body is None):
         return Outcome("retry", f"something else answers in the place of X (HTTP {status})")
     marks, sentences = complaints(body)
+    if status == 429:  # whatever else it says
+        marks &= {"344", "usage-capped", "usagecapexceeded"}
     minutes = round((now - x_time(answer.headers, now)) / MINUTE)
     if status == 401 and abs(minutes) >= 2:
         off = f"{abs(minutes):,} minutes {'ahead of' if minutes > 0 else 'behind'} X's"
@@ -1311,9 +1326,9 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
     ):
         return Outcome("delivered")
     if "user-suspended" in marks:  # ours, if it names us
-        ours = account.get("screen_name") or "used for authentication"
-        told = " ".join(sentences).lower()
-        marks.add("64" if ours.lower() in told or "authentication" in told else "63")
+        ours = {account.get("screen_name", "").lower(), "authentication"}
+        told = re.findall(r"\w+", " ".join(sentences).lower())
+        marks.add("63" if ours.isdisjoint(told) else "64")
     if any(words.lower().startswith(PHRASES) for words in sentences):
         marks.add("349")
     for known, kind, words, hint in MEANINGS:
@@ -1333,7 +1348,7 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
 
 LATE = 300.0  # seconds after which alerts that wait for X are a trouble
 TRIES = 3  # failures of a text after which it may be its own fault
-PARTS = 8  # refusals in one go, beyond which alerts of one kind are no longer halved
+PARTS = 10  # refusals in a row, after which alerts of one kind are no longer halved
 
 
 def report(message: str) -> None:
@@ -1395,7 +1410,8 @@ class Worker:
             hint = "if it lasts, please report it"
             wait = self.state.hold("fault", RETRY[2:7], KEPT, words, hint)
             report(f"the worker failed ({type(error).__name__}), trying again")
-        self.tell_of_trouble()
+        with ignoring(Exception):  # what is wrong here is not worse than what it tells of
+            self.tell_of_trouble()
         return wait
 
     def work(self) -> float | None:
@@ -1439,10 +1455,13 @@ class Worker:
         ids, more = dict.fromkeys(config.recipients.values()), True
         now = time.time() if self.spool.names("to") else 0.0  # at first: known from the beginning
         for recipient in ids:
-            make_directory(self.spool.path("to", recipient))
+            make_directory(self.spool.clear(stat.S_ISDIR, "to", recipient))
             self.state.known.setdefault(recipient, now)
         for gone in set(self.spool.names("to")).difference(ids):
             self.readdress(config, gone)
+        for scope in list(self.state.waits):
+            if scope.isdecimal() and scope not in ids:
+                del self.state.waits[scope]
         while more:
             more = self.spool.distribute(config.recipients)
             for recipient in ids:
@@ -1525,34 +1544,39 @@ class Worker:
         aside as refused.
         """
         parts, proved, refusals = [self.gather(recipient)], False, 0
-        while parts:
-            part = parts.pop(0)
+        of_one_kind: list[Digest] = []  # which is sought through when all else went
+        while parts or of_one_kind:
+            part = (parts or of_one_kind).pop(0)
             if not part.count:
                 continue
             outcome = self.post(config, recipient, compose(part, config.host, time.time()))
             if outcome.kind == "delivered":
                 self.settle(config, recipient, part, "delivered in one DM")
+                refusals = 0
                 continue
             often = proved or self.state.wait(recipient).failures + 1 >= TRIES
             if outcome.kind != "unclear" and not (outcome.kind == "retry" and often):
                 return self.defer(config, recipient, outcome)
             refusals += 1
-            alone = len(part.kinds) < 2
-            halves = [] if alone and refusals > PARTS else self.halves(recipient, part)
-            if not (proved and halves):
+            if not proved:
                 told = self.post(config, recipient, notice(part, config.host))
                 if told.kind != "delivered":
                     return self.defer(config, recipient, told)
                 proved = True
-                if not halves:  # was it a passing fault after all?
-                    outcome = self.post(config, recipient, compose(part, config.host, time.time()))
-                    if outcome.kind == "delivered":
-                        self.settle(config, recipient, part, "delivered in one DM")
-                        continue
-            if halves:  # of several kinds: this first; of one kind: the other kinds first
-                parts = parts + halves if alone else halves + parts
+            if len(part.kinds) > 1:
+                parts = self.halves(recipient, part) + parts
+                continue
+            halves = self.halves(recipient, part) if refusals <= PARTS else []
+            if halves:
+                of_one_kind = halves + of_one_kind
+                continue
+            again = self.post(config, recipient, compose(part, config.host, time.time()))
+            if again.kind == "delivered":  # it was a passing fault
+                self.settle(config, recipient, part, "delivered in one DM")
+            elif again.kind != outcome.kind:
+                return self.defer(config, recipient, again)
             else:
-                self.put_aside(recipient, part, outcome.error)
+                self.put_aside(recipient, part, f"for @{config.handle(recipient)}: {again.error}")
                 self.settle(config, recipient, part, outcome.words + "; put aside")
 
     def halves(self, recipient: str, digest: Digest) -> list[Digest]:
@@ -1585,15 +1609,18 @@ class Worker:
                 aside = f"{int(part.first * 1e9):019d}.{name}"
                 alert = Alert(compose(part, "", time.time()), part.first, "", name=aside)
             alert.why = why
+            make_directory(self.spool.path("refused"))
+            os.rename(self.spool.path("to", recipient, name),
+                      self.spool.path("refused", alert.name))
             with ignoring(OSError):  # on a full disk it is moved, but not told why
-                os.rename(self.spool.path("to", recipient, name),
-                          self.spool.path("refused", alert.name))
                 self.spool.write(alert.dump(), "refused", alert.name)
 
     def defer(self, config: Config, recipient: str, outcome: Outcome) -> None:
         """Record why the account or a recipient has to wait, and how long."""
         if outcome.kind == "held":
             return
+        if outcome.kind in ("recipient", "unclear"):
+            self.state.waits.pop("", None)  # X deals with the account
         steps = {"retry": RETRY, "cap": SLOW[1:],
                  "limit": (limit_wait(self.answer.headers, time.time()),)}
         scope = "" if outcome.kind in ("limit", "cap", "account") else recipient
@@ -1649,19 +1676,25 @@ class Worker:
         """Run on_trouble: once when a trouble begins, with the digest that waits, and once when DMs
         flow again."""
         found = self.note()
-        new, over = found.keys() - set(self.state.told), self.state.told and not found
-        self.state.told = list(found)
+        new = found.keys() - set(self.state.told)
+        flows = self.posted or not self.waiting() and not self.spool.names("new")
+        over = self.state.told and not found and flows
+        self.state.told = list(found) if found or over else self.state.told
         self.state.save()  # first: a command that ends us must not be run again and again
         command = self.config and self.config.delivery.get("on_trouble")
         if self.config and command and (new or over):
             host = self.config.host or short_host_name()
             told = f"bird_sentinel on {host}: DMs {'go out again' if over else 'do not go out'}\n"
             for words, hint, scope in (found[name] for name in sorted(new)):
-                digest = Digest()
-                for recipient in [scope] if scope.isdecimal() else self.waiting()[:1]:
-                    digest = self.gather(recipient)
-                told += f"{words}\n{hint}\n\n{compose(digest, host, time.time())}\n"
-            run_command(command, advise(told, self.config_path))
+                digest, seen = Digest(), set()
+                for recipient in [scope] if scope.isdecimal() else self.waiting():
+                    for name in sorted(self.spool.names("to", recipient), key=is_alert):
+                        if name not in seen:
+                            self.spool.count_in(digest, recipient, name)
+                        seen.add(name)
+                told += f"{words}\n{advise(hint, self.config_path)}\n\n"
+                told += compose(digest, host, time.time()) + "\n"
+            run_command(command, told)
 
 
 def notice(part: Digest, host: str) -> str:
@@ -1678,42 +1711,52 @@ def run_worker(config_path: str, root: str, insist: bool) -> int:
     os.closerange(3, 1 << 16)
     os.chdir("/")
     spool = Spool(root)
-    if not take_lock(spool, insist):
-        return DELIVERED
-    worker = Worker(config_path, spool)
-    for held in worker.state.waits.values():
-        held.until *= not insist
-    while True:
-        trigger = open_trigger(spool)
-        while (wait := worker.look()) is not None:
-            if listen(trigger, wait):
-                return DELIVERED
+    lock = take_lock(spool, insist)
+    while lock is not None:
+        worker = Worker(config_path, spool)
+        wait: float | None = 0.0
+        for held in worker.state.waits.values():
+            held.until *= not insist
+        insist, trigger, gives_way = False, open_trigger(spool), False
+        while wait is not None and not gives_way:
+            wait = worker.look()
+            gives_way = wait is not None and listen(trigger, wait)
         # whoever pulls from here on finds nobody, and starts another; whoever did before is seen
         os.close(trigger)
-        if not worker.waiting() and not spool.names("new"):
-            return DELIVERED
+        if gives_way:
+            os.close(lock)
+            time.sleep(0.2)
+            lock = take_lock(spool, False)  # None, unless the other has given up
+        elif not worker.waiting() and not spool.names("new"):
+            break
+    return DELIVERED
 
 
-def take_lock(spool: Spool, insist: bool) -> bool:
-    """Be the one worker, until this process ends.  False: another runs, which then looks at the
-    queue.  With `insist`, that one is asked to give way."""
+def take_lock(spool: Spool, insist: bool) -> int | None:
+    """Return a descriptor that holds the lock of the one worker; None where another runs, which
+    then looks at the queue.  With `insist`, that one is asked to give way."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    lock = os.open(spool.clear("lock", stat.S_ISREG), flags, 0o600)
-    for _ in range(4 * CALL * 50):
-        with ignoring(BlockingIOError, PermissionError):
+    try:
+        lock = os.open(spool.clear(stat.S_ISREG, "lock"), flags, 0o600)
+    except OSError as error:
+        report(f"the queue {spool.root} cannot be worked on: {lower(error)}")
+        return None
+    for _ in range((4 * CALL if insist else 5) * 50):
+        with ignoring(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+            return lock
         # where nobody listens, the other one is just beginning or just ending
         if spool.pull(b"g" if insist else b"l") and not insist:
             break
         time.sleep(0.02)
-    return False
+    os.close(lock)
+    return None
 
 
 def open_trigger(spool: Spool) -> int:
     """Return a descriptor on which a worker hears that somebody pulled the trigger.  It is open for
     writing too, so that there is always a writer, and no end of file."""
-    path = spool.clear("trigger", stat.S_ISFIFO)
+    path = spool.clear(stat.S_ISFIFO, "trigger")
     with ignoring(FileExistsError):
         os.mkfifo(path, 0o600)
     return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -1850,17 +1893,27 @@ def require_writable(path: str) -> None:
                       "run as who may write there, or name another with --config")
 
 
+def keep_way_to_x(config: Config) -> None:
+    """Take the proxy and the CA bundle in use into the config, where it has none: so that the
+    worker has them whoever starts it."""
+    import urllib.request
+
+    bypass = urllib.request.proxy_bypass("api.twitter.com")
+    proxies = {} if bypass else urllib.request.getproxies()
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    for name, used in (("proxy", proxies.get("https") or proxies.get("all")),
+                       ("ca_bundle", bundle and os.path.abspath(bundle))):
+        if used:
+            config.delivery.setdefault(name, used)
+
+
 def authorize(options: argparse.Namespace) -> int:
     """Connect an account with this machine: keys, PIN, recipients, proof."""
     path = locate_config(options.config)
     import_tweepy()
     config = read_config(path)
     require_writable(path)
-    for name, variable in (("proxy", "https_proxy"), ("proxy", "HTTPS_PROXY"),
-                           ("ca_bundle", "REQUESTS_CA_BUNDLE")):
-        used = os.environ.get(variable)
-        if used:  # the worker is to have it whoever starts it
-            config.delivery[name] = os.path.abspath(used) if name == "ca_bundle" else used
+    keep_way_to_x(config)
 
     # what a person has to tell; nothing on disk changes before X has said yes to it
     pair = []
@@ -1879,7 +1932,7 @@ def authorize(options: argparse.Namespace) -> int:
         try:  # with tokens that X still accepts, no PIN is needed
             me, level = look_up(config)
         except Problem as problem:
-            if problem.status != REFUSED:
+            if problem.hint != AGAIN:
                 raise
     if not me:
         config.account.update(zip(KEYS, pair + walk_pin_flow(config, pair)))
@@ -2037,6 +2090,7 @@ def send(options: argparse.Namespace) -> int:
         return DELIVERED
 
     spool, unsafe = store(path, alert)
+    options.stored = True
     if not trouble:
         wake(path, spool)
     if unsafe:
@@ -2051,7 +2105,7 @@ def send(options: argparse.Namespace) -> int:
         handles = choose(config, options.to)
         await_delivery(config, spool, {alert.name}, handles, since)
         show(f"delivered to {at(handles)}")
-    with ignoring(FileNotFoundError), open(spool.path("trouble"), errors="replace") as file:
+    with ignoring(OSError), open(spool.path("trouble"), errors="replace") as file:
         for line in file.read(10_000).splitlines():
             hint = line.startswith("hint: ")
             say("hint" if hint else "warning", advise(line[6 * hint :], path))
@@ -2066,13 +2120,14 @@ def await_delivery(
     they have to wait, with the worst of their recipients' exit statuses and the names of those who
     did not get them.  Only what a worker says that was started since `fresh` counts."""
     handle_of = {recipient: handle for handle, recipient in config.recipients.items()}
+    ids, before = {config.recipients[handle] for handle in handles}, spool.names("refused")
     began, looks, place = time.monotonic(), 0, spool.identity()
     while True:
         pending = spool.pending()
-        missing = {who for who in handle_of if names.intersection(pending.get(who, ()))
-                   or "folded" in pending.get(who, ())}
+        missing = {who for who in ids if names.intersection(pending.get(who, ()))
+                   or not all(map(is_alert, pending.get(who, ())))}
         if any(names.intersection(pending[who]) for who in pending.keys() - handle_of):
-            missing |= {config.recipients[handle] for handle in handles}  # not distributed yet
+            missing |= ids  # not distributed yet
         now, state = time.time(), State(spool)  # read after looking: it is at least as new
         held = {}
         for who in missing:
@@ -2087,8 +2142,9 @@ def await_delivery(
         time.sleep(0.03)
     whom = at(handle_of[who] for who in sorted(missing))
     for alert in spool.refused():
-        if alert.name in names:
-            raise Problem(REFUSED, f"put aside: {alert.why}", "to read it: bird_sentinel status")
+        if alert.name in names or fresh and alert.name not in before:
+            raise Problem(REFUSED, f"put aside, {alert.why}" + f"; kept for {whom}" * bool(whom),
+                          "to read it: bird_sentinel status")
     if spool.identity() != place or not place:
         raise Problem(LOST, f"the queue {spool.root} has vanished, and what was in it",
                       "see what removed or moved it, then send again")
@@ -2111,6 +2167,9 @@ def deliver_now(config: Config, since: float) -> int:
         names = {name for some in spool.pending().values() for name in some}
         if names:
             require_ours(spool.root)
+            if not os.access(spool.root, os.W_OK):
+                raise Problem(KEPT, f"kept in the queue {spool.root}, which cannot be written",
+                              "mend the disk or its directory, then: bird_sentinel flush")
             tried[spool] = names, pending_in(spool)[0]
             start_worker(config.path, spool, "now")
     for spool, (names, _) in tried.items():
@@ -2185,7 +2244,8 @@ def status(options: argparse.Namespace) -> int:
     for name, value in {"to do": advise(hint, path), **facts}.items():
         show(f"{name.replace('_', ' '):<14} {value if value or value == 0 else 'none'}")
     for alert in refused:
-        show(f"\nrefused by X, of {clock(alert.sent, now)}: {alert.why}\n{alert.text}")
+        text = alert.text.replace("\n", "\n    ")
+        show(f"\nput aside, of {clock(alert.sent, now)}, {alert.why}:\n    {text}")
     if refused:
         show(advise("\nwhen you have read it: bird_sentinel flush --discard-refused", path))
     return code
@@ -2326,7 +2386,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
                           "put -- before the message")
         options.show_help()
         raise SystemExit
-    options.message, options.dashes = message, literal < len(argv)
+    options.message, options.dashes, options.stored = message, literal < len(argv), False
     return options
 
 
@@ -2339,7 +2399,7 @@ class Line:
     """What swatch runs once a line, `send --no-wait -- TEXT`, and `send TEXT`, as argparse would
     have them: that alone takes as long to load as all else that an alert needs."""
 
-    command, config, to, dry_run = "send", None, (), False
+    command, config, to, dry_run, stored = "send", None, (), False, False
 
     def __init__(self, words: list[str], no_wait: bool) -> None:
         self.message, self.no_wait, self.dashes = words, no_wait, no_wait
@@ -2378,7 +2438,7 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
     except Exception as error:  # a fault of ours, which no caller should meet as a traceback
         say("error", f"unexpected: {type(error).__name__}: {lower(error)}")
-        return LOST
+        return KEPT if options.stored or options.command != "send" else LOST
 
 
 def run() -> NoReturn:

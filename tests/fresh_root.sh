@@ -1,7 +1,7 @@
 #!/bin/bash
 # Do the README's two commands work on a system that has nothing yet?  Makes a minimal root of a
-# Debian or Ubuntu release, copies this checkout into it, and runs both commands there word for word:
-# as root, and (but for the apt-get) as an ordinary user.  Removes the root in the end.
+# Debian or Ubuntu release, copies this checkout into it, and runs both commands there word for
+# word: as root, and (but for the apt-get) as an ordinary user.  Removes the root in the end.
 #
 #     tests/fresh_root.sh SUITE [MIRROR]      such as bookworm, trixie, noble, resolute
 #
@@ -24,7 +24,7 @@ project=$(cd "$(dirname "$0")/.." && pwd)
 # ---- the root ----
 
 scripts=/usr/share/debootstrap/scripts
-script=$(readlink -e "$scripts/$suite") || script=$scripts/gutsy # a release of Ubuntu it has no name for
+script=$(readlink -e "$scripts/$suite") || script=$scripts/gutsy # a newer Ubuntu than it knows
 options=(--variant=minbase)
 if [ "${script##*/}" = gutsy ]; then
     options+=(--components=main,universe)
@@ -46,7 +46,8 @@ for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt /usr/local/share/ca
     /etc/apt/apt.conf.d/*prox*; do
     [ ! -e "$file" ] || { mkdir -p "$root${file%/*}" && cp -rL "$file" "$root${file%/*}/"; }
 done
-mapfile -t settings < <(env | grep -iE '^(PIP_(INDEX|EXTRA|TRUSTED|CERT|DEFAULT)|(https?|no)_proxy=)')
+mapfile -t settings < <(env |
+    grep -iE '^(PIP_(INDEX|EXTRA|TRUSTED|CERT|DEFAULT)|(https?|no)_proxy=)')
 
 # ---- the commands ----
 

@@ -218,8 +218,8 @@ def test_what_x_refused_is_a_problem_until_a_person_has_read_and_discarded_it(
 @pytest.fixture
 def failing(sentinel: Sentinel) -> Sentinel:
     """With something in the way of the worker that nobody had thought of."""
-    (sentinel.queue / "to").mkdir(parents=True, mode=0o700)
-    (sentinel.queue / "to" / "2002").touch()  # where the recipient's directory would be
+    sentinel.queue.mkdir(parents=True, mode=0o700)
+    (sentinel.queue / "to").touch()  # where the recipients' directories would be
     return sentinel
 
 
@@ -232,7 +232,7 @@ def test_an_exception_in_the_worker_reaches_a_person_until_its_cause_is_gone(
     assert (code, full["pending"], full["worker"]) == (75, 1, True)
     assert "the worker failed" in first and "the worker failed" in full["last_error"]
     assert "the worker failed" in failing.run("send", "--no-wait", "--", "still full").err
-    (failing.queue / "to" / "2002").unlink()
+    (failing.queue / "to").unlink()
     assert failing.run("flush").code == 0
     failing.wait_idle()
     assert failing.run("send", "--no-wait", "--", "well").err == ""

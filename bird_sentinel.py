@@ -2241,8 +2241,9 @@ def status(options: argparse.Namespace) -> int:
          + f", {plural(len(refused))} refused by X (below)" * bool(refused) + why)
     facts["recipients"] = ", ".join(f"@{h} ({i})" for h, i in facts["recipients"].items())
     facts["queue"] = ", ".join(dict.fromkeys(places))
-    for name, value in {"to do": advise(hint, path), **facts}.items():
-        show(f"{name.replace('_', ' '):<14} {value if value or value == 0 else 'none'}")
+    facts["worker"] = "running" if running else "not running"
+    for name, value in {"to_do": advise(hint, path) if error else "nothing", **facts}.items():
+        show(f"{name.replace('_', ' '):<14} {'none' if value in (None, '') else value}")
     for alert in refused:
         text = alert.text.replace("\n", "\n    ")
         show(f"\nput aside, of {clock(alert.sent, now)}, {alert.why}:\n    {text}")

@@ -1570,9 +1570,13 @@ class Worker:
             if halves:
                 of_one_kind = halves + of_one_kind
                 continue
-            again = self.post(config, recipient, compose(part, config.host, time.time()))
-            if again.kind == "delivered":  # it was a passing fault
-                self.settle(config, recipient, part, "delivered in one DM")
+            names = part.names()  # of many the newest, alone, tells whether all are like it
+            one = self.gather(recipient, names[-1:])
+            again = self.post(config, recipient, compose(one, config.host, time.time()))
+            if again.kind == "delivered":  # they are not, or it was a passing fault
+                self.settle(config, recipient, one, "delivered in one DM")
+                of_one_kind.insert(0, self.gather(recipient, names[:-1]))
+                refusals = 0
             elif again.kind != outcome.kind:
                 return self.defer(config, recipient, again)
             else:

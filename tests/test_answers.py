@@ -283,6 +283,16 @@ def test_no_secret_comes_back_in_the_words_of_x() -> None:
         assert not [secret for secret in secrets if secret[:6] in shown], shown
 
 
+def test_a_limit_is_a_limit_whatever_its_body_says() -> None:
+    found = judged_as(dataclasses.replace(ERRORS["401-v2-unauthorized"], status=429))
+    assert found.kind == "limit"
+
+
+def test_a_suspended_recipient_whose_name_begins_with_ours_is_not_taken_for_us() -> None:
+    detail = f"User has been suspended: [{ACCOUNT['screen_name']}2]."
+    assert judged_as(problem(403, "Forbidden", detail, "user-suspended")).kind != "account"
+
+
 # ---- the whole way: what a person is told, and what X gets to see ----
 
 
@@ -757,3 +767,63 @@ def test_a_limit_during_the_search_loses_nothing(hosts: Hosts) -> None:
     until(lambda: put_aside(one) and is_empty(one), 60)
     said = "\n".join(hosts.dms(one))
     assert [said.count(text) for text in NEIGHBOURS] == [1] * len(NEIGHBOURS)
+
+
+def test_what_a_text_meets_after_the_notice_was_taken_puts_it_not_aside(hosts: Hosts) -> None:
+    def check(name: str) -> None:
+        one = hosts(name)
+        for answer in (ERRORS["403-about-blank"], Answer(), ERRORS[name]):
+            hosts.answer(one, answer, 1)
+        done = one.run("send", "root login")
+        assert "put aside" not in done.err and put_aside(one) == []
+        assert one.run("flush").code == DELIVERED
+        assert "root login" in hosts.dms(one)[-1] and put_aside(one) == []
+
+    side_by_side(check, ["429-88", "401-code-89", "402-credits", "403-349", "503-empty"])
+
+
+def test_a_text_for_which_the_notice_took_the_last_dm_of_the_limit_waits(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    x.limit = 1
+    x.answer(ERRORS["403-about-blank"])
+    done = sentinel.run("send", "root login")
+    assert done.code == KEPT and "limit" in done.err, done
+    status = sentinel.status()
+    assert (status["pending"], status["refused"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [range(3, 80, 10), (0, 1, 2, 3, 4, 5, 8, 16, 32)],
+    ids=["spread", "where each half has one"],
+)
+def test_among_many_lines_of_one_kind_those_that_x_refuses_are_found_one_by_one(
+    hosts: Hosts, places: Iterable[int]
+) -> None:
+    hosts.x.limit = 10**6
+    one = hosts("one kind")
+    forbid(hosts, one)
+    lines = [f"nginx: GET denied by rule for {chr(97 + n % 14) * 5} index" for n in range(80)]
+    for place in places:
+        lines[place] = lines[place].replace("index", "/etc/passwd")
+    write_pending(one, lines)
+    one.run("flush")
+    bad = len(list(places))
+    until(lambda: len(put_aside(one)) >= bad and is_empty(one), 60)
+    assert [text for text in put_aside(one) if "/etc/passwd" not in text] == []
+    assert len(put_aside(one)) == bad
+    assert counted(text for text in hosts.dms(one) if not is_notice(text)) == 80 - bad + 1
+
+
+def test_what_is_put_aside_is_told_with_the_name_of_whoever_does_not_get_it(
+    fresh: Sentinel, x: FakeX
+) -> None:
+    fresh.configure({"oncall": "2002", "second": "2003"})
+    x.answer(
+        ERRORS["403-about-blank"], None, when=lambda r: EVIL in r.text and r.recipient_id == "2003"
+    )
+    done = fresh.run("send", EVIL)
+    assert done.code == REFUSED and "put aside" in done.err
+    assert "@second" in done.err and "@oncall" not in done.err, done.err
+    assert [dm.recipient_id for dm in x.dms if EVIL in dm.text] == ["2002"]

@@ -1,6 +1,7 @@
 """authorize: a PIN is asked for once, what it gave is kept, and a number proves the whole way.
 
 At a terminal of its own, as a person sees it, and with piped answers, as a script gives them.
+Needs strace.
 """
 
 from __future__ import annotations
@@ -405,6 +406,43 @@ def test_a_third_recipient_with_good_tokens_needs_no_pin(sentinel: Sentinel, x: 
     after = config_of(sentinel)
     assert dict(after["recipients"]) == {"oncall": "2002", "third": "2004"}
     assert dict(after["account"]) == dict(before["account"])
+
+
+@pytest.mark.parametrize("error", ["402-credits", "403-spend-cap", "403-client-not-enrolled"])
+def test_a_refusal_that_no_pin_would_mend_asks_for_none(
+    sentinel: Sentinel, x: FakeX, error: str
+) -> None:
+    x.answer(ERRORS[error], times=None, path="/2/users")
+    done = sentinel.run("authorize", "--to", "second", "--no-test")
+    assert (done.code, asked(x), PAGE.search(done.out)) == (77, [ME], None), done
+
+
+def test_the_configs_own_proxy_goes_before_the_environments(sentinel: Sentinel, x: FakeX) -> None:
+    proxy = sentinel.env["HTTPS_PROXY"]
+    sentinel.configure(proxy=proxy)
+    elsewhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+    bypass = {"NO_PROXY": "*", "no_proxy": "*"}
+    done = sentinel.run("authorize", "--to", "second", "--no-test", env={**elsewhere, **bypass})
+    assert done.code == 0, done
+    assert config_of(sentinel)["delivery"]["proxy"] == proxy
+
+
+@pytest.mark.parametrize("bypass, used", [("", True), ("*", False)])
+def test_a_proxy_of_the_environment_is_used_unless_the_environment_says_it_is_not(
+    fresh: Sentinel, x: FakeX, keys: list[str], tmp_path: Path, bypass: str, used: bool
+) -> None:
+    """No connection gets through here: where it would go to tells."""
+    env = {**fresh.env, "NO_PROXY": bypass, "no_proxy": bypass}
+    calls = tmp_path / "calls"
+    done = subprocess.run(
+        ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(calls), "-e", "trace=connect",
+         "-e", "inject=connect:error=ENETUNREACH",
+         str(COMMAND), "authorize", "--to", "oncall", "--no-test"],
+        env=env, input="\n".join(keys) + "\n", capture_output=True, text=True, check=False,
+        timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, "cannot be reached" in done.stderr) == (75, True), done
+    assert (f"htons({x.port})" in calls.read_text()) == used
 
 
 def test_with_revoked_tokens_it_asks_for_a_pin(sentinel: Sentinel, x: FakeX) -> None:

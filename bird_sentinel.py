@@ -550,9 +550,9 @@ class Config:
              f"not authorized yet: there is no config {path}", AGAIN),
             (missing, f"the config {path} has no usable {missing} in [account]", AGAIN),
             (not found, f"the config {path} has nobody in [recipients]",
-             "name them: bird_sentinel authorize --to HANDLE"),
+             f"name them: {LOOK_UP} HANDLE"),
             (odd, f"the config {path} has a recipient that is no handle = id",
-             "have the ids looked up: bird_sentinel authorize --to HANDLE"),
+             f"have the ids looked up: {LOOK_UP} HANDLE"),
             (len({handle.lower() for handle in found}) < len(found),
              f"the config {path} has a recipient twice, in another case",
              "take one of the two lines out"),
@@ -1111,20 +1111,20 @@ def compose(digest: Digest, host: str, now: float) -> str:
 
 # ---- X: every call bounded, every answer understood --------------------------------------------
 
-PORTAL = "in X's developer portal (console.x.com), "
-CALLBACK = PORTAL + "in the app's user authentication settings, set any callback URL"
+PORTAL = "in X's developer portal (console.x.com)"
+CALLBACK = PORTAL + ", in the app's user authentication settings, set any callback URL"
 PERMISSION = (
-    PORTAL + "in the app's user authentication settings, choose 'Read and write and Direct"
+    PORTAL + ", in the app's user authentication settings, choose 'Read and write and Direct"
     " message', save, then run: bird_sentinel authorize"
 )
 UNWILLING = "ask them to send the sentinel's account a DM first, or to accept message requests"
-CREDITS = "buy credits " + PORTAL.rstrip(", ")
+CREDITS = "buy credits " + PORTAL
 MEANINGS: tuple[tuple[tuple[int | str, ...], str, str, str], ...] = (
     # codes of X, or a title, a reason or the end of a type (in small letters); the kind; what it
     # means; what to do (docs.x.com, "Response codes and errors", and what was seen in the field)
     ((344,), "cap", "X's limit of DMs for a day is reached", ""),
     (("usage-capped", "usagecapexceeded"), "cap", "the app's cap of the month on X is used up",
-     "raise the cap " + PORTAL.rstrip(", ")),
+     "raise the cap " + PORTAL),
     ((88, "too many requests"), "limit", "X's rate limit is reached", ""),
     ((135,), "account", "X rejects our signature because this machine's clock is wrong",
      "set the clock, as with: timedatectl set-ntp true"),
@@ -1138,7 +1138,7 @@ MEANINGS: tuple[tuple[tuple[int | str, ...], str, str, str], ...] = (
     ((261,), "account", "X has barred the app from writing", "see what X's developer portal says"),
     ((453, "client-not-enrolled", "client-forbidden", "unsupported-authentication"), "account",
      "the app has no access to this part of X's API",
-     PORTAL + "move the app to the pay-per-use, production environment"),
+     PORTAL + ", move the app to the pay-per-use, production environment"),
     (("spendcapreached",), "account", "the app's spending cap on X is reached",
      "it holds until the next billing cycle; see X's developer portal (console.x.com)"),
     (("creditsdepleted", "credits"), "account", "the app's credits on X are used up", CREDITS),
@@ -1148,7 +1148,7 @@ MEANINGS: tuple[tuple[tuple[int | str, ...], str, str, str], ...] = (
      UNWILLING),
     ((108, 50, 63, "resource-not-found"), "recipient",
      "the recipient's account does not exist on X, or is suspended",
-     "have the id looked up again: bird_sentinel authorize --to HANDLE"),
+     f"have the id looked up again: {LOOK_UP} HANDLE"),
 )
 PHRASES = ("you do not have permission to dm", "this operation is not permitted")
 BY_STATUS = {
@@ -1341,7 +1341,7 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
         said = said.replace(secret, "…")
     return Outcome("unclear", f"X refuses it for a reason of its own (HTTP {status})",
                    f"have the id looked up again ({LOOK_UP} HANDLE), or see the app's state "
-                   + PORTAL.rstrip(", "), said[:200])
+                   + PORTAL, said[:200])
 
 
 # ---- worker: one at a time, detached, while the queue is not empty -----------------------------
@@ -1416,7 +1416,7 @@ class Worker:
 
     def work(self) -> float | None:
         """Distribute what was accepted, and make the round that is due."""
-        if not self.waiting() and not self.spool.names("new"):
+        if not self.pending():
             return None
         try:
             date = 0
@@ -1449,6 +1449,10 @@ class Worker:
         starves where not all get theirs."""
         found = sorted((names[:1], recipient) for recipient, names in self.spool.pending().items())
         return [recipient for names, recipient in found if names and recipient]
+
+    def pending(self) -> bool:
+        """Whether there is anything to move on, distributed or not."""
+        return any(self.spool.pending().values())
 
     def distribute(self, config: Config) -> None:
         """Give each recipient its own link to what was accepted, and fold what is too much."""
@@ -1681,8 +1685,7 @@ class Worker:
         flow again."""
         found = self.note()
         new = found.keys() - set(self.state.told)
-        flows = self.posted or not self.waiting() and not self.spool.names("new")
-        over = self.state.told and not found and flows
+        over = self.state.told and not found and (self.posted or not self.pending())
         self.state.told = list(found) if found or over else self.state.told
         self.state.save()  # first: a command that ends us must not be run again and again
         command = self.config and self.config.delivery.get("on_trouble")
@@ -1690,6 +1693,7 @@ class Worker:
             host = self.config.host or short_host_name()
             told = f"bird_sentinel on {host}: DMs {'go out again' if over else 'do not go out'}\n"
             for words, hint, scope in (found[name] for name in sorted(new)):
+                # not by gather, which removes what a backlog counted: here that may be another's
                 digest, seen = Digest(), set()
                 for recipient in [scope] if scope.isdecimal() else self.waiting():
                     for name in sorted(self.spool.names("to", recipient), key=is_alert):
@@ -1731,7 +1735,7 @@ def run_worker(config_path: str, root: str, insist: bool) -> int:
             os.close(lock)
             time.sleep(0.2)
             lock = take_lock(spool, False)  # None, unless the other has given up
-        elif not worker.waiting() and not spool.names("new"):
+        elif not worker.pending():
             break
     return DELIVERED
 
@@ -1827,7 +1831,7 @@ def ask_oauth(config: Config, pair: list[str], token: Mapping[str, str], pin: st
         if token:
             return None
         words = "X does not accept the consumer key and secret"
-        hint = "copy both anew, or, as X shows them once, regenerate them: " + PORTAL.rstrip(", ")
+        hint = "copy both anew, or, as X shows them once, regenerate them: " + PORTAL
     raise Problem(outcome.status or KEPT, words, hint or "try again later: bird_sentinel authorize")
 
 

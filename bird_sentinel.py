@@ -1618,10 +1618,11 @@ class Worker:
                 alert = Alert(compose(part, "", time.time()), part.first, "", name=aside)
             alert.why = why
             make_directory(self.spool.path("refused"))
-            os.rename(self.spool.path("to", recipient, name),
-                      self.spool.path("refused", alert.name))
-            with ignoring(OSError):  # on a full disk it is moved, but not told why
+            try:  # with its reason from the first moment, as a `send` may wait for it
                 self.spool.write(alert.dump(), "refused", alert.name)
+            except OSError:  # on a full disk it is moved, but not told why
+                os.rename(self.spool.path("to", recipient, name),
+                          self.spool.path("refused", alert.name))
 
     def defer(self, config: Config, recipient: str, outcome: Outcome) -> None:
         """Record why the account or a recipient has to wait, and how long."""

@@ -850,6 +850,7 @@ ADDRESS = (  # IPv4, and IPv6 or MAC
 LOOKED_AT = 300  # characters of a text, from which its kind is taken
 SIBLINGS = 32  # kinds of one beginning; what is like none of them is counted to the last
 VALUES = 40  # different words at one place of which it is counted how often they came
+VALUES_ROOM = 80  # characters of these, in a DM of more lines than a phone shows at once
 SAMPLES = 3  # alerts of a kind that are kept to be quoted
 HEADS = 2_000  # beginnings of which a folded backlog knows how common they were
 SHOWN = 12  # lines up to which more than one alert of a kind is quoted
@@ -907,9 +908,9 @@ class Kind:
             return 0.0
         return sum(word == other for word, other in pairs) / len(pairs) if pairs else 1.0
 
-    def differing(self) -> str:
+    def differing(self, room: int) -> str:
         """What an administrator would look for in those that are not quoted: services, addresses,
-        users, and how often each."""
+        users, and how often each; of one place about so many characters."""
         parts: list[str] = []
         for place, seen in sorted(self.values.items()):
             words = sorted((word for word in seen if word and seen[word]), key=lambda w: -seen[w])
@@ -920,9 +921,12 @@ class Kind:
                 names = {word.partition("=")[0] if "=" in word else "" for word in words}
                 if len(names) == 1 and "" not in names:  # rhost=… in all of them
                     label = names.pop()
-                shown = [bare(w[len(label) + 1 :] if w.startswith(f"{label}=") else w)
-                         + f" ×{seen[w]:,}" * (seen[w] > 1) for w in words[:8]]
-                others = self.count - 1 - sum(seen[word] for word in words[:8])
+                shown: list[str] = []
+                for word in words[:8]:
+                    if len(", ".join(shown)) < room:
+                        value = word[len(label) + 1 :] if word.startswith(f"{label}=") else word
+                        shown.append(bare(value) + f" ×{seen[word]:,}" * (seen[word] > 1))
+                others = self.count - 1 - sum(seen[word] for word in words[: len(shown)])
                 shown += [plural(others, "other")] * (others > 0)
                 parts.append(f"{label} {', '.join(shown)}".strip())
         return "; ".join(parts)
@@ -1059,7 +1063,7 @@ def entry(kind: Kind, samples: int, room: int, now: float) -> list[str]:
         stamped = after_stamp(alert.text) != alert.text
         entries.append(quote("" if stamped else clock(alert.sent, now) + " ", alert, room))
     if kind.count > len(shown):
-        differing = kind.differing()
+        differing = kind.differing(DM_LIMIT if samples > 1 else VALUES_ROOM)
         entries.append(f"  {kind.count - len(shown):,} more like this, last {clock(kind.last, now)}"
                        + f": {differing}" * bool(differing))
     return entries

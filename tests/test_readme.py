@@ -320,7 +320,9 @@ def test_the_demo_named_in_the_readme_shows_all_alerts_and_cleans_up(tmp_path: P
     for line in (demo.SINGLE, *demo.RARE):
         assert flat(line) in flat(shown)
     counts = [int(count) for count in re.findall(r"\[\S+\] (\d+) alerts, ", shown)]
-    assert sum(counts) == len(demo.storm())
+    # a DM of one alert has no count: that of authorize, the first line's, perhaps one of the storm
+    single = done.stdout.count("╭") - len(counts) - 2
+    assert sum(counts) + single == len(demo.storm())
     assert "ok: nothing pending" in done.stdout
     assert list(tmp_path.iterdir()) == []
     assert processes(mark) == []

@@ -603,3 +603,13 @@ def test_a_night_with_an_attack_a_break_in_and_a_dying_disk_is_told_on_one_scree
     """Found good: the dying disk, the new root account, the sudo and the root login are the first
     four of 97; every unit that fell is named; the attack is eight lines, with whom and whence."""
     assert digest_of(stamped(NIGHT.read_text().splitlines())) == NIGHT_DM.read_text().rstrip("\n")
+
+
+def test_in_a_long_digest_few_of_the_differing_values_are_named_and_in_a_short_one_eight() -> None:
+    hosts = [f"host-{letter}.customers.provider.example" for letter in "abcdefghi"]
+    stamp = "Nov 23 03:02:15 web1"
+    attack = [f"{stamp} ftpd: connection from {host} refused by policy" for host in hosts]
+    others = [f"{stamp} {name}: link {end}" for name in "pqrstuv" for end in ("up", "down now")]
+    short, long = digest_of(stamped(attack)), digest_of(stamped([*attack, *others]))
+    assert [host in short for host in hosts] == [True] * 9 and "other" not in short
+    assert [host in long for host in hosts] == [True] * 4 + [False] * 5 and "5 others" in long

@@ -25,6 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_x import FakeX  # noqa: E402
 
 PROJECT = Path(__file__).parent.parent
+# a shell that starts the suite in the background may have it ignored, for all its children too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 COMMAND = Path(sys.executable).parent / "bird_sentinel"
 MARK = "BIRD_SENTINEL_TEST"
 

@@ -26,8 +26,8 @@ all that is pending, gives it to X inside X's limits, and only then removes the 
     new/NAME             accepted: on the disk, for all recipients   the worker, into to/ID of each:
                          or for those it names                       linked, then unlinked
     to/ID/NAME           the recipient with this id has not got it   the worker, when X took a DM
-    to/ID/folded         a long backlog: the rarest kinds in full,   which quotes or counts it
-                         the rest counted
+    to/ID/folded         a long backlog: how many of which kinds,    which quotes or counts it
+                         beside the files of those to be quoted
     refused/NAME         X would not take the text; why is in it     flush --discard-refused
 
     beside them          what it is                                  who writes it
@@ -54,42 +54,26 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
-    import binascii
-    import configparser
-    import datetime
-    import difflib
-    import fcntl
-    import getpass
-    import io
-    import json
-    import pwd
-    import random
-    import re
-    import select
-    import shlex
-    import shutil
-    import signal
-    import subprocess
-    import syslog
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, NoReturn
-else:
 
-    class Module:
-        """A module that is imported when it is used first.  The watcher is blind while this script
-        starts, and most of that is imports (tests/bench.py shows what this saves)."""
 
-        def __init__(self, name):
-            self.name = name
+class Module:
+    """A module that is imported when it is used first.  The watcher is blind while this script
+    starts, and most of that is imports (tests/bench.py shows what this saves)."""
 
-        def __getattr__(self, attribute):
-            return getattr(__import__(self.name), attribute)
+    def __init__(self, name: str) -> None:
+        self.name = name
 
-    for _name in ("argparse", "binascii", "configparser", "datetime", "difflib", "fcntl", "getpass",
-                  "io", "json", "pwd", "random", "re", "select", "shlex", "shutil", "signal",
-                  "subprocess", "syslog"):
-        globals()[_name] = Module(_name)
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(__import__(self.name), attribute)
+
+
+argparse, binascii, configparser, datetime, difflib, fcntl, getpass, io, json, pwd = map(
+    Module, ("argparse", "binascii", "configparser", "datetime", "difflib", "fcntl", "getpass",
+             "io", "json", "pwd"))
+random, re, select, shlex, shutil, signal, subprocess, syslog = map(
+    Module, ("random", "re", "select", "shlex", "shutil", "signal", "subprocess", "syslog"))
 
 __version__ = "1.0.0"
 
@@ -97,7 +81,7 @@ __version__ = "1.0.0"
 DELIVERED, USAGE, LOST, KEPT, REFUSED, CONFIG, INTERRUPTED = 0, 2, 74, 75, 77, 78, 130
 
 DM_LIMIT = 10_000  # characters in a DM (once documented by X; see docs.x.com, "Manage DMs")
-FOLD = 1_000  # files of a recipient; beyond them a backlog is folded
+FOLD, FOLDED = 1_000, "folded"  # files of a recipient beyond which they are; the file's name
 MINUTE, DAY = 60.0, 86_400.0  # seconds; no limit of X is longer than a day, so no wait is
 PATIENCE = 28.0  # seconds that a waiting `send` takes at the most
 CALL = 25  # seconds for a whole call to X
@@ -154,14 +138,9 @@ def at(handles: Iterable[str]) -> str:
     return ", ".join("@" + handle for handle in handles)
 
 
-def quoted(path: str) -> str:
-    """A path as a shell takes it."""
-    return shlex.quote(path)
-
-
 def lower(error: BaseException) -> str:
     """What the system says of an error, in our voice."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
 def clock(moment: float, now: float) -> str:
@@ -195,7 +174,7 @@ def clean(raw: str | bytes) -> str:
     if text.translate({9: " ", 10: " "}).isprintable():
         return text.strip("\n")  # as nearly all are; none of what is unwanted counts as printable
 
-    text = re.sub(ESCAPES, "", text.replace("\r\n", "\n")).translate(UNWANTED)
+    text = str(re.sub(ESCAPES, "", text.replace("\r\n", "\n"))).translate(UNWANTED)
     # UTF-16 has the surrogates of which a lone one can be no character
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip("\n")
 
@@ -291,7 +270,7 @@ def require_safe(what: str, path: str, found: os.stat_result, others: int) -> No
     if found.st_mode & others:
         may, mend = ("read or written", "600") if others & 0o044 else ("written", "go-w")
         raise Problem(CONFIG, f"the {what} {path} can be {may} by others",
-                      f"run: chmod {mend} {quoted(path)}")
+                      f"run: chmod {mend} {shlex.quote(path)}")
 
 
 def require_ours(directory: str) -> None:
@@ -403,23 +382,17 @@ class Spool:
             return None
 
     def count_in(self, digest: Digest, recipient: str, name: str) -> None:
-        """Take a recipient's file into a digest: an alert or a folded backlog.  A damaged backlog
-        is put aside, where a person sees it."""
-        path = "to", recipient, name
-        if is_alert(name):
-            alert = self.read(*path)
+        """Take a recipient's file into a digest: an alert or, first of all, a folded backlog.  A
+        damaged one is put aside, where a person sees it."""
+        if name != FOLDED:
+            alert = self.read("to", recipient, name)
             return digest.add(alert) if alert else None
         try:
-            with open(self.path(*path), "rb") as file:
-                data = file.read()
-            tried = Digest()
-            tried.load(data)
-            compose(tried, "", time.time())
-            digest.load(data)
-            digest.folded.append(name)
-        except Exception:  # whatever is wrong with it, it does not hold up the others
+            digest.load(self.path("to", recipient, name))
+        except (OSError, ValueError):
             with ignoring(FileNotFoundError):
-                os.rename(self.path(*path), self.path("refused", f"{time.time_ns()}.{name}"))
+                os.rename(self.path("to", recipient, name),
+                          self.path("refused", f"{time.time_ns()}.{name}"))
 
     def refused(self) -> list[Alert]:
         """What X would not take, and what could not be read."""
@@ -451,11 +424,6 @@ class Spool:
         return len(names) > FOLD
 
 
-def is_alert(name: str) -> bool:
-    """Whether a file is an alert's, and no folded backlog."""
-    return not name.startswith("folded")
-
-
 def pending_in(spool: Spool) -> tuple[int, float]:
     """How many alerts are pending (one for several recipients is one), and when the oldest was
     sent (seconds since the epoch): now, where there is none."""
@@ -463,10 +431,9 @@ def pending_in(spool: Spool) -> tuple[int, float]:
     folded, oldest = [0], time.time()
     for recipient, some in spool.pending().items():
         digest = Digest()
-        for name in some:
-            if not is_alert(name) and recipient:
-                spool.count_in(digest, recipient, name)
-        names.update(set(some).difference(digest.folded, digest.counted))
+        if FOLDED in some:
+            spool.count_in(digest, recipient, FOLDED)
+        names.update(set(some).difference([FOLDED], digest.counted))
         folded.append(digest.count)
         oldest = min(oldest, digest.first)
     return len(names) + max(folded), min([oldest, *(sent_at(name, oldest) for name in names)])
@@ -529,7 +496,7 @@ AGAIN = "run: bird_sentinel authorize"
 class Config:
     """What config.ini says; `check` tells whether that is enough to send."""
 
-    def __init__(self, path: str, parser: configparser.ConfigParser) -> None:
+    def __init__(self, path: str, parser: Any) -> None:
         self.path, self.parser = path, parser
         self.account, self.recipients, self.delivery = (
             dict(parser.items(name)) if parser.has_section(name) else {}
@@ -570,10 +537,10 @@ class Config:
     def surroundings(self) -> dict[str, str]:
         """The environment variables by which requests finds its way to X, where the config says
         it: its own proxy and CA bundle go before those of whoever started the worker."""
-        found = {}
+        found: dict[str, str] = {}
         if self.delivery.get("proxy"):
-            found = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), self.delivery["proxy"])
-            found.update(NO_PROXY="", no_proxy="")
+            proxy = self.delivery["proxy"]
+            found.update(HTTPS_PROXY=proxy, https_proxy=proxy, NO_PROXY="", no_proxy="")
         if self.delivery.get("ca_bundle"):
             bundle = os.path.expanduser(self.delivery["ca_bundle"])
             found["REQUESTS_CA_BUNDLE"] = os.path.join(os.path.dirname(self.path), bundle)
@@ -627,7 +594,7 @@ def read_config(path: str) -> Config:
 
     # without interpolation, so that % is an ordinary character; a handle keeps its case
     parser = configparser.ConfigParser(interpolation=None, default_section="")
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.optionxform = str
     try:
         require_private(path, os.lstat(path))
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -638,7 +605,7 @@ def read_config(path: str) -> Config:
         pass
     except OSError as error:
         raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}",
-                      f"see who may read it: ls -ld {quoted(path)}") from None
+                      f"see who may read it: ls -ld {shlex.quote(path)}") from None
     except UnicodeDecodeError:
         raise Problem(CONFIG, f"the config {path} is not UTF-8 text") from None
     except configparser.Error as error:  # whose own words may hold a secret
@@ -675,7 +642,7 @@ def back_off(steps: tuple[float, ...], failures: int) -> float:
     """Seconds to wait after so many failures in a row, with a little jitter on top, as not all
     hosts should come back at once."""
     seconds = steps[min(failures, len(steps)) - 1]
-    return seconds + random.uniform(0, min(3.0, seconds / 5))
+    return seconds + float(random.uniform(0, min(3.0, seconds / 5)))
 
 
 def x_time(headers: Mapping[str, str], now: float) -> float:
@@ -738,11 +705,19 @@ def limit_wait(headers: Mapping[str, str], now: float) -> float:
     return max(waits, default=MINUTE if over else WINDOW)
 
 
-def number(value: object) -> float:
-    """A number out of a file that anybody may have edited; raises ValueError."""
-    if not isinstance(value, (int, float)) or not 0 <= value < 10**11:
-        raise ValueError(value)
-    return float(value)
+def seal(data: Any) -> bytes:
+    """As JSON with a checksum, so that what a disk or a hand has changed is found to be so."""
+    checksum = binascii.crc32(json.dumps(data).encode())
+    return bytes(json.dumps({"crc32": checksum, "data": data}), "ascii")
+
+
+def unseal(path: str) -> Any:
+    """What `seal` made of, out of a file.  Raises OSError, and ValueError where it is damaged."""
+    with open(path, "rb") as file, ignoring(TypeError, KeyError, RecursionError):
+        found = json.loads(file.read())
+        if found["crc32"] == binascii.crc32(json.dumps(found["data"]).encode()):
+            return found["data"]
+    raise ValueError(f"{path} is damaged")
 
 
 class Wait:
@@ -756,8 +731,8 @@ class Wait:
         self, began: float = 0.0, until: float = 0.0, status: int = 0, failures: int = 0,
         error: str = "", hint: str = "",
     ) -> None:
-        self.began, self.until, self.status = number(began), number(until), int(number(status))
-        self.failures, self.error, self.hint = int(number(failures)), str(error), str(hint)
+        self.began, self.until, self.status = began, until, status
+        self.failures, self.error, self.hint = failures, error, hint
 
     def due(self, now: float) -> float:
         """When it is over.  A wait that began in the future is: the clock has jumped."""
@@ -774,27 +749,21 @@ class State:
 
     def __init__(self, spool: Spool) -> None:
         """Read it; what cannot be read is begun anew."""
-        self.spool, self.saved = spool, b""
-        try:
-            with open(spool.path("state"), "rb") as file:
-                self.fill(json.loads(file.read(1 << 20)))
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-            self.fill({})
-
-    def fill(self, found: dict[str, Any]) -> None:
-        self.waits = {str(k): Wait(*fields) for k, fields in found.get("waits", {}).items()}
-        self.known = {str(k): number(moment) for k, moment in found.get("known", {}).items()}
-        self.sent = sorted(map(number, found.get("sent", [])))[-DAY_DMS:]
-        self.told = list(map(str, found.get("told", [])))
-        self.burst = int(number(found.get("burst", 0)))
-        self.started, self.delivered = (number(found.get(n, 0)) for n in ("started", "delivered"))
+        self.spool, self.saved, self.waits = spool, b"", dict[str, Wait]()
+        self.started, self.delivered, self.burst = 0.0, 0.0, 0
+        self.sent, self.told, self.known = list[float](), list[str](), dict[str, float]()
+        with ignoring(OSError, ValueError):
+            vars(self).update(unseal(spool.path("state")))
+        stored: Any = self.waits
+        self.waits = {scope: Wait(*fields) for scope, fields in stored.items()}
 
     def save(self) -> None:
         """Write it, if that can be: a later worker may have to begin anew."""
-        waits = {scope: list(vars(wait).values()) for scope, wait in self.waits.items()}
-        names = ("started", "sent", "known", "burst", "delivered", "told")
-        fields = {name: getattr(self, name) for name in names}
-        data = json.dumps({"waits": waits, **fields}).encode()
+        data = seal({
+            "started": self.started, "delivered": self.delivered, "burst": self.burst,
+            "sent": self.sent, "told": self.told, "known": self.known,
+            "waits": {scope: list(vars(wait).values()) for scope, wait in self.waits.items()},
+        })
         with ignoring(OSError):
             if data != self.saved:
                 self.spool.write(data, "state")
@@ -851,6 +820,7 @@ LOOKED_AT = 300  # characters of a text, from which its kind is taken
 SIBLINGS = 32  # kinds of one beginning; what is like none of them is counted to the last
 VALUES = 40  # different words at one place of which it is counted how often they came
 VALUES_ROOM = 80  # characters of these, in a DM of more lines than a phone shows at once
+KINDS = 300  # of which a folded backlog knows how many there were
 SAMPLES = 3  # alerts of a kind that are kept to be quoted
 HEADS = 2_000  # beginnings of which a folded backlog knows how common they were
 SHOWN = 12  # lines up to which more than one alert of a kind is quoted
@@ -874,24 +844,27 @@ def beginning(words: list[str]) -> tuple[str, int]:
 class Kind:
     """Alerts of one template.
 
-    words: the template, in which a word that differs is "*"; raw: the first alert's words; count,
-    first, last: how many, and when (seconds since the epoch); samples: the first few; values: by
-    place, how often each word came that stood there in the others; names: of their files.
+    words: the template, in which a word that differs is "*"; raw: one alert's words; values: by
+    place, how often each word came there, once they differ; count, first, last: how many, and when
+    (seconds since the epoch); samples: the first few of those whose files are there; names: of all
+    these files.
     """
 
-    def __init__(self, words: list[str], raw: list[str], moment: float) -> None:
-        self.words, self.raw, self.count, self.first, self.last = words, raw, 0, moment, moment
+    def __init__(
+        self, words: list[str], raw: list[str], values: list[dict[str, int]], count: int,
+        first: float, last: float,
+    ) -> None:
+        self.words, self.raw, self.values = words, raw, values
+        self.count, self.first, self.last = count, first, last
         self.samples: list[Alert] = []
-        self.values: dict[int, dict[str, int]] = {}
         self.names: list[str] = []
 
     def add(self, alert: Alert, words: list[str], raw: list[str]) -> None:
         self.samples += [alert] * (len(self.samples) < SAMPLES)
         self.names.append(alert.name)
-        for place, (word, first) in enumerate(zip(raw, self.raw)):
-            if word != first or place in self.values:
-                # up to now all but the first one, too, had the first one's word
-                seen = self.values.setdefault(place, {first: self.count - 1})
+        for word, first, seen in zip(raw, self.raw, self.values):
+            if word != first or seen:
+                seen.setdefault(first, self.count)  # up to now all had the first one's word
                 word = word if word in seen or len(seen) < VALUES else ""
                 seen[word] = seen.get(word, 0) + 1
         self.words = [word if word == other else "*" for word, other in zip(self.words, words)]
@@ -912,8 +885,10 @@ class Kind:
         """What an administrator would look for in those that are not quoted: services, addresses,
         users, and how often each; of one place about so many characters."""
         parts: list[str] = []
-        for place, seen in sorted(self.values.items()):
-            words = sorted((word for word in seen if word and seen[word]), key=lambda w: -seen[w])
+        shown = after_stamp(self.samples[0].text)[:LOOKED_AT].split()
+        for place, (seen, there) in enumerate(zip(self.values, shown)):
+            times = {word: count - (word == there) for word, count in seen.items() if word}
+            words = sorted(filter(times.get, times), key=lambda word: -times[word])
             counters = [word for word in words if re.fullmatch(COUNTER, bare(word))
                         and not re.fullmatch(ADDRESS, bare(word))]
             if words and 2 * len(counters) <= len(words) and len(parts) < 3:
@@ -921,14 +896,14 @@ class Kind:
                 names = {word.partition("=")[0] if "=" in word else "" for word in words}
                 if len(names) == 1 and "" not in names:  # rhost=… in all of them
                     label = names.pop()
-                shown: list[str] = []
+                told: list[str] = []
                 for word in words[:8]:
-                    if len(", ".join(shown)) < room:
+                    if len(", ".join(told)) < room:
                         value = word[len(label) + 1 :] if word.startswith(f"{label}=") else word
-                        shown.append(bare(value) + f" ×{seen[word]:,}" * (seen[word] > 1))
-                others = self.count - 1 - sum(seen[word] for word in words[: len(shown)])
-                shown += [plural(others, "other")] * (others > 0)
-                parts.append(f"{label} {', '.join(shown)}".strip())
+                        told.append(bare(value) + f" ×{times[word]:,}" * (times[word] > 1))
+                others = self.count - 1 - sum(times[word] for word in words[: len(told)])
+                told += [plural(others, "other")] * (others > 0)
+                parts.append(f"{label} {', '.join(told)}".strip())
         return "; ".join(parts)
 
 
@@ -941,16 +916,18 @@ class Digest:
     """Alerts by kind, so many that memory and disk stay bounded whatever the lines hold.
 
     kinds: as they came; heads: how often each beginning came; rest: alerts of kinds for which a
-    long backlog has no room: how many, of how many kinds, the first and the last; folded: names of
-    the files that held a backlog; counted: of those that it counted in last.
+    long backlog has no room: how many, of how many kinds, the first and the last; to: the handles
+    that alerts name; counted: files that the folded backlog counts; folded: its name, where it is
+    part of this.
     """
 
     def __init__(self) -> None:
         self.kinds: list[Kind] = []
         self.heads: dict[str, int] = {}
         self.rest: list[Any] = [0, 0, time.time() + DAY, 0.0]
-        self.folded: list[str] = []
+        self.to: list[str] = []
         self.counted: list[str] = []
+        self.folded: list[str] = []
         self.index: dict[tuple[int, str], list[Kind]] = {}
 
     @property
@@ -959,7 +936,7 @@ class Digest:
 
     @property
     def first(self) -> float:
-        return float(self.rest_with(self.kinds)[2])
+        return float(self.beside([])[2])
 
     def names(self) -> list[str]:
         """The files that it was made of, those of a kind together."""
@@ -973,10 +950,11 @@ class Digest:
         raw, words = line.split(), re.sub(NUMBERS, "#", line).split()
         head = beginning(words)[0]
         self.heads[head] = self.heads.get(head, 0) + 1
+        self.to += [handle.lower() for handle in alert.to if handle.lower() not in self.to]
         alike = self.index.setdefault((len(words), head), [])
         kind = max(alike, key=lambda kind: kind.likeness(words), default=None)
         if kind is None or (kind.likeness(words) <= 0.5 and len(alike) < SIBLINGS):
-            kind = Kind(words, raw, alert.sent)
+            kind = Kind(words, raw, [{} for _ in raw], 0, alert.sent, alert.sent)
             self.kinds.append(kind)
             alike.append(kind)
         kind.add(alert, words, raw)
@@ -1000,44 +978,35 @@ class Digest:
 
         return sorted(self.kinds, key=rarity)
 
-    def rest_with(self, kinds: list[Kind]) -> list[Any]:
-        """The rest, if these kinds were only counted too."""
+    def beside(self, shown: list[Kind]) -> list[Any]:
+        """The rest, with all kinds but these in it."""
         count, number, first, last = self.rest
+        kinds = [kind for kind in self.kinds if kind not in shown]
         return [count + sum(kind.count for kind in kinds), number + len(kinds),
                 min([first, *(kind.first for kind in kinds)]),
                 max([last, *(kind.last for kind in kinds)])]
 
-    def fold(self) -> None:
-        """Keep what the next DM would show, and count the rest."""
-        ranked = self.ranked()
-        shown = fit(ranked, DM_LIMIT)[1]
-        self.rest, self.kinds = self.rest_with(ranked[shown:]), ranked[:shown]
-        for kind in ranked[SHOWN:]:
-            del kind.samples[1:]
-        common = sorted(self.heads, key=lambda head: -self.heads[head])[:HEADS]
-        self.heads = {head: self.heads[head] for head in common}
+    def shown(self) -> set[str]:
+        """The files of the alerts that a DM would quote."""
+        ranked = [kind for kind in self.ranked() if kind.samples]
+        kinds = ranked[: fit(ranked, DM_LIMIT)[1]]
+        return {alert.name for place, kind in enumerate(kinds)
+                for alert in kind.samples[: SAMPLES if place < SHOWN else 1]}
 
     def dump(self, counted: list[str]) -> bytes:
-        """As JSON, with the names of the files that were counted in last."""
-        kinds = [{**vars(kind), "names": []} for kind in self.kinds]
-        return json.dumps({"counted": counted, "rest": self.rest, "heads": self.heads,
-                           "kinds": kinds}, default=vars, indent=0).encode()
+        """How many there are of what, but no alert's text; with the files that it counts."""
+        kinds = self.ranked()[:KINDS]
+        common = sorted(self.heads, key=lambda head: -self.heads[head])[:HEADS]
+        heads = {head: self.heads[head] for head in common}
+        return seal([counted, self.to, self.beside(kinds), heads, [
+            [kind.words, kind.raw, kind.values, kind.count, kind.first, kind.last]
+            for kind in kinds]])
 
-    def load(self, data: bytes) -> None:
-        """Take in what `dump` wrote.  Raises ValueError, TypeError, KeyError or AttributeError."""
-        found = json.loads(data)
-        count, kinds, first, last = map(number, found["rest"])
-        self.rest = [self.rest[0] + int(count), self.rest[1] + int(kinds),
-                     min(self.rest[2], first), max(self.rest[3], last)]
-        self.counted += map(str, found["counted"])
-        for head, times in found["heads"].items():
-            self.heads[head] = self.heads.get(head, 0) + int(times)
-        for fields in found["kinds"]:
-            kind = Kind(fields["words"], fields["raw"], number(fields["first"]))
-            kind.count, kind.last = int(fields["count"]), number(fields["last"])
-            kind.samples = [Alert(**sample) for sample in fields["samples"]]
-            kind.values = {int(place): dict(seen) for place, seen in fields["values"].items()}
-            self.kinds.append(kind)
+    def load(self, path: str) -> None:
+        """Take in what `dump` made, before all else.  Raises OSError and ValueError."""
+        self.counted, self.to, self.rest, self.heads, kinds = unseal(path)
+        self.kinds, self.folded = [Kind(*fields) for fields in kinds], [FOLDED]
+        for kind in self.kinds:
             self.index.setdefault((len(kind.words), beginning(kind.words)[0]), []).append(kind)
 
 
@@ -1094,7 +1063,7 @@ def compose(digest: Digest, host: str, now: float) -> str:
     that differs.  `host`: the label; "": that of the machine where the alert was sent.  `now`:
     seconds since the epoch.
     """
-    ranked = digest.ranked()
+    ranked = [kind for kind in digest.ranked() if kind.samples]
     hosts = {host or alert.host for kind in ranked for alert in kind.samples}
     label = ", ".join(sorted(hosts)[:3]) or host or short_host_name()
     if digest.count == 1 and ranked:
@@ -1103,10 +1072,10 @@ def compose(digest: Digest, host: str, now: float) -> str:
         named = rest != alert.text and rest.partition(" ")[0].partition(".")[0] == label
         head = " ".join([label] * (not named) + [clock(alert.sent, now)] * (rest == alert.text))
         return quote(f"[{head}] " if head else "", alert, DM_LIMIT)
-    last = digest.rest_with(ranked)[3]
+    last = digest.beside([])[3]
     head = f"[{label}] {plural(digest.count)}, {clock(digest.first, now)} to {clock(last, now)}"
     lines, shown = fit(ranked, DM_LIMIT - len(head) - 120, now)
-    count, kinds, _, last = digest.rest_with(ranked[shown:])
+    count, kinds, _, last = digest.beside(ranked[:shown])
     if count:
         others = plural(kinds, "other kind")
         lines.append(f"and {count:,} more of {others}, last {clock(last, now)}")
@@ -1460,7 +1429,7 @@ class Worker:
 
     def distribute(self, config: Config) -> None:
         """Give each recipient its own link to what was accepted, and fold what is too much."""
-        ids, more = dict.fromkeys(config.recipients.values()), True
+        ids, more = set(config.recipients.values()), True
         now = time.time() if self.spool.names("to") else 0.0  # at first: known from the beginning
         for recipient in ids:
             make_directory(self.spool.clear(stat.S_ISDIR, "to", recipient))
@@ -1482,14 +1451,17 @@ class Worker:
         handles = {handle.lower() for handle in config.recipients}
         for name in self.spool.names("to", gone):
             digest = self.gather(gone, [name])
-            to = {h.lower() for kind in digest.kinds for alert in kind.samples for h in alert.to}
-            as_name = name if is_alert(name) else f"folded.{time.time_ns()}"
+            alone = name == FOLDED or handles.isdisjoint(digest.to)
             for recipient in config.recipients.values():
-                if handles.isdisjoint(to) if to else self.state.known[recipient] > digest.first:
-                    with ignoring(FileExistsError, FileNotFoundError):
+                if alone if digest.to else self.state.known[recipient] > digest.first:
+                    try:
                         os.link(self.spool.path("to", gone, name),
-                                self.spool.path("to", recipient, as_name))
-                    sync_directory(self.spool.path("to", recipient))
+                                self.spool.path("to", recipient, name))
+                        sync_directory(self.spool.path("to", recipient))
+                    except FileExistsError:  # from before a crash; or a second backlog
+                        if name == FOLDED:
+                            told = compose(digest, "", time.time())
+                            self.spool.add(Alert(told, digest.first, short_host_name()))
             self.remove(gone, name)
         with ignoring(OSError):
             os.rmdir(self.spool.path("to", gone))
@@ -1508,7 +1480,7 @@ class Worker:
         """What a recipient has not got, or these files of it."""
         digest = Digest()
         names = self.spool.names("to", recipient) if names is None else names
-        for name in sorted(names, key=is_alert):
+        for name in sorted(names, key=FOLDED.__ne__):
             if name in digest.counted:  # from before a crash
                 self.remove(recipient, name)
             else:
@@ -1516,12 +1488,12 @@ class Worker:
         return digest
 
     def fold(self, recipient: str) -> None:
-        """Make one file of a long backlog: memory and disk stay bounded."""
-        digest = self.gather(recipient)
-        names = [name for name in digest.names() if name != "folded"]
-        digest.fold()
+        """Count what the next DM would not quote into one file: memory and disk stay bounded."""
+        quoted = self.gather(recipient).shown()
+        rest = self.gather(recipient, set(self.spool.names("to", recipient)) - quoted)
+        names = [name for name in rest.names() if name != FOLDED]
         with ignoring(OSError):  # a full disk: then the next DM is made of all the files
-            self.spool.write(digest.dump(names), "to", recipient, "folded")
+            self.spool.write(rest.dump(names), "to", recipient, FOLDED)
             for name in names:
                 self.remove(recipient, name)
 
@@ -1593,14 +1565,7 @@ class Worker:
 
     def halves(self, recipient: str, digest: Digest) -> list[Digest]:
         """The two parts of what X refuses; none where it cannot be parted."""
-        names, ranked, rest = digest.names(), digest.ranked(), digest.rest
-        if names == digest.folded and len(ranked) + (rest[0] > 0) > 1:
-            middle = (len(ranked) + 1) // 2
-            for kinds, others in (ranked[:middle], Digest().rest), (ranked[middle:], rest):
-                digest.kinds, digest.rest = kinds, others
-                names.append(f"folded.{time.time_ns()}")
-                self.spool.write(digest.dump([]), "to", recipient, names[-1])
-            self.remove(recipient, names.pop(0))
+        names = digest.names()
         middle = len(names) // 2
         parts = (names[:middle], names[middle:]) if middle else ()
         return [self.gather(recipient, part) for part in parts]
@@ -1616,7 +1581,7 @@ class Worker:
     def put_aside(self, recipient: str, part: Digest, why: str) -> None:
         """Keep alerts that X refuses where a person can read them, out of the way of the others."""
         for name in part.names():
-            alert = self.spool.read("to", recipient, name) if is_alert(name) else None
+            alert = self.spool.read("to", recipient, name) if name != FOLDED else None
             if alert is None:
                 aside = f"{int(part.first * 1e9):019d}.{name}"
                 alert = Alert(compose(part, "", time.time()), part.first, "", name=aside)
@@ -1701,7 +1666,7 @@ class Worker:
                 # not by gather, which removes what a backlog counted: here that may be another's
                 digest, seen = Digest(), set()
                 for recipient in [scope] if scope.isdecimal() else self.waiting():
-                    for name in sorted(self.spool.names("to", recipient), key=is_alert):
+                    for name in sorted(self.spool.names("to", recipient), key=FOLDED.__ne__):
                         if name not in seen:
                             self.spool.count_in(digest, recipient, name)
                         seen.add(name)
@@ -1725,7 +1690,7 @@ def run_worker(config_path: str, root: str, insist: bool) -> int:
     os.chdir("/")
     spool = Spool(root)
     lock = take_lock(spool, insist)
-    while lock is not None:
+    while lock is not None:  # until nothing is left, or another takes over
         worker = Worker(config_path, spool)
         wait: float | None = 0.0
         for held in worker.state.waits.values():
@@ -1736,11 +1701,7 @@ def run_worker(config_path: str, root: str, insist: bool) -> int:
             gives_way = wait is not None and listen(trigger, wait)
         # whoever pulls from here on finds nobody, and starts another; whoever did before is seen
         os.close(trigger)
-        if gives_way:
-            os.close(lock)
-            time.sleep(0.2)
-            lock = take_lock(spool, False)  # None, unless the other has given up
-        elif not worker.pending():
+        if gives_way or not worker.pending():
             break
     return DELIVERED
 
@@ -1920,7 +1881,7 @@ def keep_way_to_x(config: Config) -> None:
             config.delivery.setdefault(name, used)
 
 
-def authorize(options: argparse.Namespace) -> int:
+def authorize(options: Any) -> int:
     """Connect an account with this machine: keys, PIN, recipients, proof."""
     path = locate_config(options.config)
     import_tweepy()
@@ -2033,11 +1994,11 @@ def advise(hint: str, config_path: str) -> str:
     if config_path and config_path != default_config():
         for command in COMMANDS:
             words = f"bird_sentinel {command}"
-            hint = hint.replace(words, f"{words} --config {quoted(config_path)}")
+            hint = hint.replace(words, f"{words} --config {shlex.quote(config_path)}")
     return hint
 
 
-def read_message(options: argparse.Namespace) -> str:
+def read_message(options: Any) -> str:
     """The message from the command line or from standard input, cleaned; raises Problem."""
     words = options.message
     try:
@@ -2083,7 +2044,7 @@ def store(config_path: str, alert: Alert) -> tuple[Spool, Problem | None]:
                   getattr(trouble, "hint", "make room, or the queue's directory writable"))
 
 
-def send(options: argparse.Namespace) -> int:
+def send(options: Any) -> int:
     """Accept an alert, which is then never lost; see to it that a worker is at it; and wait."""
     since, text = time.time(), read_message(options)
     path = locate_config(options.config)
@@ -2138,7 +2099,7 @@ def await_delivery(
     while True:
         pending = spool.pending()
         missing = {who for who in ids if names.intersection(pending.get(who, ()))
-                   or not all(map(is_alert, pending.get(who, ())))}
+                   or FOLDED in pending.get(who, ())}
         if any(names.intersection(pending[who]) for who in pending.keys() - handle_of):
             missing |= ids  # not distributed yet
         now, state = time.time(), State(spool)  # read after looking: it is at least as new
@@ -2192,7 +2153,7 @@ def deliver_now(config: Config, since: float) -> int:
     return sum(count for _, count in tried.values())
 
 
-def flush(options: argparse.Namespace) -> int:
+def flush(options: Any) -> int:
     """Try now all that is pending."""
     since, path = time.time(), locate_config(options.config)
     for spool in spools(path):
@@ -2206,7 +2167,7 @@ def flush(options: argparse.Namespace) -> int:
     return DELIVERED
 
 
-def status(options: argparse.Namespace) -> int:
+def status(options: Any) -> int:
     """One line for a monitor and then the details, or JSON; the exit status says it too."""
     now, path = time.time(), locate_config(options.config)
     trouble, config = Problem(DELIVERED, ""), None
@@ -2269,7 +2230,7 @@ def status(options: argparse.Namespace) -> int:
 
 def iso(moment: float) -> str:
     """ISO 8601 with the local offset."""
-    return datetime.datetime.fromtimestamp(moment).astimezone().isoformat(timespec="seconds")
+    return f"{datetime.datetime.fromtimestamp(moment).astimezone().isoformat(timespec='seconds')}"
 
 
 STATUSES = """\
@@ -2318,7 +2279,7 @@ environment:
                           proxy and ca_bundle go before them
 """
 
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+COMMANDS: dict[str, tuple[Callable[[Any], int], str]] = {
     "authorize": (authorize, """\
 Connects an account on X with this machine, once. Asks for the consumer key and
 secret of your app, unless the config or the environment has them, and for the
@@ -2344,10 +2305,10 @@ error. The first line and the exit status are enough for a monitor."""),
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Any:
     """The command line, but for what stands behind --."""
 
-    class Parser(argparse.ArgumentParser):
+    class Parser(argparse.ArgumentParser):  # type: ignore[misc,name-defined]
         def error(self, message: str) -> NoReturn:
             wrong = re.search("invalid choice: '([^']*)'", message)
             close = difflib.get_close_matches(wrong[1], COMMANDS, 1) if wrong else []
@@ -2383,7 +2344,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def parse(argv: list[str]) -> Any:
     """What is asked for on the command line; raises Problem and SystemExit."""
     literal = argv.index("--") if "--" in argv else len(argv)  # behind it all is message
     options, extra = parser().parse_known_args(argv[:literal])
@@ -2411,14 +2372,13 @@ def looks_like_option(word: str) -> bool:
     return word[:1] == "-" and (word[1:2] == "-" or word[1:2].isalpha()) and " " not in word
 
 
-class Line:
+def short_way(words: list[str], no_wait: bool) -> Any:
     """What swatch runs once a line, `send --no-wait -- TEXT`, and `send TEXT`, as argparse would
     have them: that alone takes as long to load as all else that an alert needs."""
-
-    command, config, to, dry_run, stored = "send", None, (), False, False
-
-    def __init__(self, words: list[str], no_wait: bool) -> None:
-        self.message, self.no_wait, self.dashes = words, no_wait, no_wait
+    namespace: Any = type(sys.implementation)
+    return namespace(
+        command="send", config=None, to=(), dry_run=False, stored=False, message=words,
+        no_wait=no_wait, dashes=no_wait)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -2428,14 +2388,14 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with ignoring(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    options: Any = Line([], False)
+    options = short_way([], False)
     try:
         if argv[:1] == ["worker"]:
             return run_worker(argv[1], argv[2], "now" in argv[3:])
         if argv[:3] == ["send", "--no-wait", "--"]:
-            options = Line(argv[3:], True)
+            options = short_way(argv[3:], True)
         elif argv[:1] == ["send"] and not any(word.startswith("-") for word in argv):
-            options = Line(argv[1:], False)
+            options = short_way(argv[1:], False)
         else:
             options = parse(argv)
         return COMMANDS[options.command][0](options)

@@ -389,10 +389,12 @@ class Spool:
             return digest.add(alert) if alert else None
         try:
             digest.load(self.path("to", recipient, name))
-        except (OSError, ValueError):
-            with ignoring(FileNotFoundError):
-                os.rename(self.path("to", recipient, name),
-                          self.path("refused", f"{time.time_ns()}.{name}"))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            if getattr(error, "errno", errno.EIO) not in UNREADABLE:
+                raise  # it may pass
+            self.clear(lambda _: False, "to", recipient, name)
 
     def refused(self) -> list[Alert]:
         """What X would not take, and what could not be read."""
@@ -1543,12 +1545,10 @@ class Worker:
                 if told.kind != "delivered":
                     return self.defer(config, recipient, told)
                 proved = True
-            if len(part.kinds) > 1:
-                parts = self.halves(recipient, part) + parts
-                continue
-            halves = self.halves(recipient, part) if refusals <= PARTS else []
+            one_kind = len(part.kinds) == 1
+            halves = self.halves(recipient, part) if refusals <= PARTS or not one_kind else []
             if halves:
-                of_one_kind = halves + of_one_kind
+                (of_one_kind if one_kind else parts)[:0] = halves
                 continue
             names = part.names()  # of many the newest, alone, tells whether all are like it
             one = self.gather(recipient, names[-1:])

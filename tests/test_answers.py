@@ -701,6 +701,19 @@ def test_a_refused_text_in_a_long_folded_backlog_hides_no_count(hosts: Hosts) ->
     assert counted(told) == len(many) + len(NEIGHBOURS) + 1
 
 
+def test_of_a_folded_backlog_even_its_count_may_be_refused_and_blocks_nothing(hosts: Hosts) -> None:
+    one = hosts("its count")
+    host = f"host-{one.home.name}."
+    hosts.x.answer(FILTERS["json"], None, when=lambda r: " more of " in r.text and host in r.text)
+    write_pending(one, (f"prog{chr(97 + n % 26)}{chr(97 + n // 26)}: {'x' * 90}"
+                        for n in range(600) for _ in "12"))  # fmt: skip
+    one.run("flush")
+    until(lambda: put_aside(one) and is_empty(one), 60)
+    assert any("more of" in kept for kept in put_aside(one))
+    aside = counted(kept.partition("\n\n")[2] for kept in put_aside(one))
+    assert counted(text for text in hosts.dms(one) if not is_notice(text)) + aside == 1_201
+
+
 def test_a_text_is_refused_to_each_recipient_and_all_get_its_neighbours(hosts: Hosts) -> None:
     one = hosts("two")
     one.configure({"oncall": "2002", "second": "2003"}, host=f"host-{one.home.name}.")

@@ -323,9 +323,10 @@ def test_a_worker_killed_while_it_folds_a_long_backlog_changes_no_count(
     busy_x.answer(ERRORS["503-empty"], times=None)
     chosen = [Step("unlink,unlinkat", 1), Step("unlink,unlinkat", 600), Step("fsync", 7)]
     if ROUNDS >= 300:
-        chosen += [Step("unlink,unlinkat", n) for n in range(2, 1_100, 90)]
-        chosen += [Step("fsync", n) for n in range(1, 14)]
-        chosen += [Step("rename,renameat,renameat2", n) for n in range(1_090, 1_104)]
+        chosen += [Step("unlink,unlinkat", n) for n in range(2, 2_100, 150)]
+        chosen += [Step("link,linkat", n) for n in range(1, 1_100, 150)]
+        chosen += [Step("fsync", n) for n in range(1, 10)]
+        chosen += [Step("rename,renameat,renameat2", n) for n in (1, 2)]
     sentinels = [homes() for _ in chosen]
 
     def killed(number: int) -> bool:

@@ -430,15 +430,15 @@ def pending_in(spool: Spool) -> tuple[int, float]:
     """How many alerts are pending (one for several recipients is one), and when the oldest was
     sent (seconds since the epoch): now, where there is none."""
     names: set[str] = set()
-    folded, oldest = [0], time.time()
+    most, oldest = 0, time.time()
     for recipient, some in spool.pending().items():
         digest = Digest()
         if FOLDED in some:
             spool.count_in(digest, recipient, FOLDED)
-        names.update(set(some).difference([FOLDED], digest.counted))
-        folded.append(digest.count)
-        oldest = min(oldest, digest.first)
-    return len(names) + max(folded), min([oldest, *(sent_at(name, oldest) for name in names)])
+        own = set(some).difference([FOLDED], digest.counted)
+        names |= own
+        most, oldest = max(most, digest.count + len(own)), min(oldest, digest.first)
+    return max(most, len(names)), min([oldest, *(sent_at(name, oldest) for name in names)])
 
 
 def spools(config_path: str) -> list[Spool]:
@@ -1435,7 +1435,7 @@ class Worker:
         now = time.time() if self.spool.names("to") else 0.0  # at first: known from the beginning
         for recipient in ids:
             make_directory(self.spool.clear(stat.S_ISDIR, "to", recipient))
-            self.state.known.setdefault(recipient, now)
+        self.state.known = {who: self.state.known.get(who, now) for who in ids}
         for gone in set(self.spool.names("to")).difference(ids):
             self.readdress(config, gone)
         for scope in list(self.state.waits):
@@ -1463,7 +1463,8 @@ class Worker:
                     except FileExistsError:  # from before a crash; or a second backlog
                         if name == FOLDED:
                             told = compose(digest, "", time.time())
-                            self.spool.add(Alert(told, digest.first, short_host_name()))
+                            whom = [config.handle(recipient)]
+                            self.spool.add(Alert(told, time.time(), short_host_name(), whom))
             self.remove(gone, name)
         with ignoring(OSError):
             os.rmdir(self.spool.path("to", gone))
@@ -1526,6 +1527,7 @@ class Worker:
         aside as refused.
         """
         parts, proved, refusals = [self.gather(recipient)], False, 0
+        aside = ""  # the beginning of what was put aside since X took anything
         of_one_kind: list[Digest] = []  # which is sought through when all else went
         while parts or of_one_kind:
             part = (parts or of_one_kind).pop(0)
@@ -1534,17 +1536,18 @@ class Worker:
             outcome = self.post(config, recipient, compose(part, config.host, time.time()))
             if outcome.kind == "delivered":
                 self.settle(config, recipient, part, "delivered in one DM")
-                refusals = 0
+                refusals, aside = 0, ""
                 continue
             often = proved or self.state.wait(recipient).failures + 1 >= TRIES
             if outcome.kind != "unclear" and not (outcome.kind == "retry" and often):
                 return self.defer(config, recipient, outcome)
             refusals += 1
-            if not proved:
+            head = beginning(part.kinds[0].words)[0] if part.kinds else FOLDED
+            if not proved or aside not in ("", head):  # or does X take nothing by now?
                 told = self.post(config, recipient, notice(part, config.host))
                 if told.kind != "delivered":
                     return self.defer(config, recipient, told)
-                proved = True
+                proved, aside = True, ""
             one_kind = len(part.kinds) == 1
             halves = self.halves(recipient, part) if refusals <= PARTS or not one_kind else []
             if halves:
@@ -1557,11 +1560,14 @@ class Worker:
                 self.settle(config, recipient, one, "delivered in one DM")
                 of_one_kind.insert(0, self.gather(recipient, names[:-1]))
                 refusals = 0
-            elif again.kind != outcome.kind:
+            elif again.kind != outcome.kind or (again.kind == "retry" and self.post(
+                config, recipient, notice(part, config.host)
+            ).kind != "delivered"):  # by now X takes nothing
                 return self.defer(config, recipient, again)
             else:
                 self.put_aside(recipient, part, f"for @{config.handle(recipient)}: {again.error}")
                 self.settle(config, recipient, part, outcome.words + "; put aside")
+                aside = head
 
     def halves(self, recipient: str, digest: Digest) -> list[Digest]:
         """The two parts of what X refuses; none where it cannot be parted."""
@@ -1660,18 +1666,21 @@ class Worker:
         self.state.save()  # first: a command that ends us must not be run again and again
         command = self.config and self.config.delivery.get("on_trouble")
         if self.config and command and (new or over):
-            host = self.config.host or short_host_name()
+            host, now = self.config.host or short_host_name(), time.time()
             told = f"bird_sentinel on {host}: DMs {'go out again' if over else 'do not go out'}\n"
             for words, hint, scope in (found[name] for name in sorted(new)):
-                # not by gather, which removes what a backlog counted: here that may be another's
-                digest, seen = Digest(), set()
+                whose: dict[str, str] = {}
+                backlogs, rest = [], Digest()
                 for recipient in [scope] if scope.isdecimal() else self.waiting():
-                    for name in sorted(self.spool.names("to", recipient), key=FOLDED.__ne__):
-                        if name not in seen:
-                            self.spool.count_in(digest, recipient, name)
-                        seen.add(name)
-                told += f"{words}\n{advise(hint, self.config_path)}\n\n"
-                told += compose(digest, host, time.time()) + "\n"
+                    names = self.spool.names("to", recipient)
+                    if FOLDED in names:
+                        backlogs.append(self.gather(recipient))
+                    else:
+                        whose.update(dict.fromkeys(names, recipient))
+                for name, recipient in sorted(whose.items()):  # each once
+                    self.spool.count_in(rest, recipient, name)
+                waiting = [compose(part, host, now) for part in (*backlogs, rest) if part.count]
+                told += "\n".join([words, advise(hint, self.config_path), "", *waiting, ""])
             run_command(command, told)
 
 
@@ -1701,7 +1710,11 @@ def run_worker(config_path: str, root: str, insist: bool) -> int:
             gives_way = wait is not None and listen(trigger, wait)
         # whoever pulls from here on finds nobody, and starts another; whoever did before is seen
         os.close(trigger)
-        if gives_way or not worker.pending():
+        if gives_way:
+            os.close(lock)
+            time.sleep(0.2)
+            lock = take_lock(spool, False)  # None, unless the other has given up
+        elif not worker.pending():
             break
     return DELIVERED
 

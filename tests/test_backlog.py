@@ -236,3 +236,44 @@ def test_the_folded_backlog_of_one_recipient_is_not_told_as_anothers(
     assert away.run("flush").code == 77
     done = away.run("send", "--to", "second", "fan stopped")
     assert (done.code, done.out, count(busy_x, "2003")) == (0, "delivered to @second\n", 1), done
+
+
+def test_who_was_taken_out_and_is_put_back_gets_what_came_for_another_meanwhile(
+    away: Sentinel, busy_x: FakeX
+) -> None:
+    away.configure({"oncall": "2002"}, interval="0.01")
+    busy_x.clear_answers()
+    assert away.run("send", "all is well").code == 0
+    wait_for_x_as(away, busy_x, {"second": "2003"})
+    away.configure({"oncall": "2002"}, interval="0.01")
+    busy_x.clear_answers()
+    away.run("flush")
+    away.wait_idle()
+    assert [dm.text.endswith("intrusion") for dm in busy_x.dms] == [False, True]
+
+
+def wait_for_x_as(sentinel: Sentinel, x: FakeX, recipients: dict[str, str]) -> None:
+    """Have an alert wait for X, which is for those who are configured by then."""
+    sentinel.wait_idle()
+    sentinel.configure(recipients, interval="0.01")
+    x.answer(ERRORS["503-empty"], times=None)
+    assert sentinel.run("send", "intrusion").code == 75
+    sentinel.kill()
+    sentinel.wait_idle()
+
+
+@pytest.mark.parametrize(("trouble", "aside"), [("503-empty", 0), ("403-about-blank", 1)])
+def test_when_x_takes_nothing_any_more_no_text_is_to_blame(
+    away: Sentinel, busy_x: FakeX, trouble: str, aside: int
+) -> None:
+    """Also in the midst of the search for a refused one, of which by then one may be put aside."""
+    away.configure({"oncall": "2002"}, interval="0.01")
+    put_all(away, [f"{word(n)}: fan {word(n)} stopped" for n in range(31)])
+    busy_x.clear_answers()
+    busy_x.answer(ERRORS["403-about-blank"])
+    busy_x.answer(Answer())  # the notice
+    busy_x.answer(ERRORS[trouble], times=None)
+    assert away.run("flush").code in (75, 77)
+    time.sleep(4)
+    status = away.status()
+    assert status["refused"] <= aside and status["pending"] + status["refused"] == 31

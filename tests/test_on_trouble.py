@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import Sentinel, until
 from fake_x import ERRORS, FakeX
+from test_backlog import put_all
+from test_crashes import word
 
 LINE = 'sshd[7]: "break-in" by $(touch {0}/pwned) `touch {0}/pwned`; touch {0}/pwned | \'x\' \\n %s'
 
@@ -222,3 +224,14 @@ def test_it_hears_the_alerts_of_all_who_wait_and_each_once(
     assert fresh.run("flush").code == 77
     told = listener.wait_for(1)[0]
     assert [told.count(text) for text in texts] == [1, 1, 1] and "3 alerts" in told
+
+
+def test_it_hears_of_the_long_backlog_of_each_and_of_who_else_waits(
+    fresh: Sentinel, x: FakeX, listener: Listener
+) -> None:
+    x.answer(ERRORS["402-credits"], times=None)
+    put(fresh, "root login on web7", 0, "oncall")
+    put_all(fresh, [f"disk: {word(n)}" for n in range(1_100)], "second")
+    assert fresh.run("flush").code == 77
+    told = listener.wait_for(1)[0]
+    assert "root login on web7" in told and "1,100 alerts" in told

@@ -411,3 +411,19 @@ def test_a_syslog_that_nobody_reads_holds_nothing_up_for_long(
     assert time.monotonic() - began < 8
     sentinel.wait_idle(8)
     assert len(x.dms) == 1
+
+
+def test_a_worker_that_was_to_give_way_to_one_that_died_goes_on(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    x.answer(Answer(delay=3, status=503), times=1, path=DMS)
+    assert sentinel.run("send", "--no-wait", "--", "root login").code == 0
+    until(lambda: x.requests)
+    first = set(sentinel.processes())
+    flush = sentinel.start("flush", stderr=subprocess.DEVNULL)
+    until(lambda: len(set(sentinel.processes()) - first - {flush.pid}) == 1)
+    time.sleep(0.5)  # it insists
+    for pid in set(sentinel.processes()) - first:
+        os.kill(pid, signal.SIGKILL)
+    flush.wait()
+    until(lambda: "root login" in texts(x), 15)

@@ -116,18 +116,13 @@ def say(kind: str, message: str) -> None:
     """Tell a person something: an error, a hint or a warning.  Never a secret."""
     with ignoring(OSError, ValueError, TypeError):  # no stderr; nor does a full pipe hold us up
         if select.select([], [sys.stderr], [], 1)[1]:
-            tell(f"bird_sentinel: {kind}: {message}", sys.stderr)
+            show(f"bird_sentinel: {kind}: {message}", sys.stderr)
 
 
-def show(line: str) -> None:
-    """Print a result."""
-    tell(line, sys.stdout)
-
-
-def tell(line: str, stream: Any) -> None:
-    with ignoring(OSError, ValueError, AttributeError):  # closed, full, a broken pipe, or none
-        stream.write(clean(line) + "\n")
-        stream.flush()
+def show(line: str, stream: Any = None) -> None:
+    """Print a result, on standard output."""
+    with ignoring(OSError, ValueError):  # closed, full, or a broken pipe
+        print(clean(line), file=stream, flush=True)
 
 
 def plural(number: int, thing: str = "alert") -> str:
@@ -327,15 +322,10 @@ class Spool:
         """Have the worker look at the queue (b"g": give way to another; b"": nothing).  False: none
         runs."""
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
-        with ignoring(OSError):  # ENXIO: nobody reads it
-            trigger = os.open(self.path("trigger"), flags)
-            try:
-                with ignoring(BlockingIOError):  # full of words that it has yet to read
-                    os.write(trigger, word)
-                return stat.S_ISFIFO(os.fstat(trigger).st_mode)
-            finally:
-                os.close(trigger)
-        return False
+        with ignoring(OSError), open(os.open(self.path("trigger"), flags), "wb", 0) as trigger:
+            trigger.write(word)  # nothing, where it is full of words that are yet to be read
+            return stat.S_ISFIFO(os.fstat(trigger.fileno()).st_mode)
+        return False  # ENXIO: nobody reads it
 
     # -- what the worker does, and who looks at its work
 
@@ -398,11 +388,11 @@ class Spool:
 
     def refused(self) -> list[Alert]:
         """What X would not take, and what could not be read."""
-        found = []
-        for name in self.names("refused"):
-            unread = Alert("", sent_at(name, 0), "", name=name, why="it cannot be read")
-            found.append(self.read("refused", name) or unread)
-        return found
+        return [
+            self.read("refused", name)
+            or Alert("", sent_at(name, 0), "", name=name, why="it cannot be read")
+            for name in self.names("refused")
+        ]
 
     def distribute(self, recipients: Mapping[str, str]) -> bool:
         """Move accepted alerts into the directories of those they are for (`recipients`: handle to
@@ -551,8 +541,7 @@ class Config:
     def save(self) -> None:
         """Replace the file as a whole; what we do not know in it stays, but for comments.  Raises
         Problem."""
-        self.parser.read_dict({"account": self.account, "recipients": {}, "delivery": {}})
-        for section in ("recipients", "delivery"):
+        for section in ("account", "recipients", "delivery"):
             self.parser[section] = getattr(self, section)
         text, (directory, name) = io.StringIO(), os.path.split(self.path)
         self.parser.write(text)
@@ -1124,13 +1113,12 @@ MEANINGS: tuple[tuple[tuple[int | str, ...], str, str, str], ...] = (
     ((108, 50, 63, "resource-not-found"), "recipient",
      "the recipient's account does not exist on X, or is suspended",
      f"have the id looked up again: {LOOK_UP} HANDLE"),
+    # where X gives no reason that is known
+    (("http 401",), "account", "X does not accept our keys", AGAIN),
+    (("http 402",), "account", "the app's credits on X are used up", CREDITS),
+    (("http 429",), "limit", "X's rate limit is reached", ""),
 )
 PHRASES = ("you do not have permission to dm", "this operation is not permitted")
-BY_STATUS = {
-    401: ("account", "X does not accept our keys", AGAIN),
-    402: ("account", "the app's credits on X are used up", CREDITS),
-    429: ("limit", "X's rate limit is reached", ""),
-}
 
 
 class Outcome:
@@ -1255,13 +1243,13 @@ def reason(error: BaseException) -> str:
          "the file with the CA certificates (ca_bundle, REQUESTS_CA_BUNDLE) is missing"),
         (r"SSL|certificate", "its TLS certificate cannot be verified"),
         (r"\[Errno -?\d+\] ([\w ,'-]+)", "{}"),
+        (r"^(?:InvalidURL|InvalidProxyURL|LocationParseError)",
+         "the address of the proxy is malformed"),
     ):
-        found = re.search(pattern, str(error))
+        found = re.search(pattern, f"{type(error).__name__} {error}")
         if found:
             proxy = "the proxy: " * (words == "{}" and "ProxyError" in str(error))
             return proxy + words.format(*found.groups()).strip().lower()
-    if re.search("InvalidURL|InvalidProxyURL|LocationParseError", type(error).__name__):
-        return "the address of the proxy is malformed"
     return f"no answer ({type(error).__name__})"
 
 
@@ -1306,11 +1294,10 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
         marks.add("63" if ours.isdisjoint(told) else "64")
     if any(words.lower().startswith(PHRASES) for words in sentences):
         marks.add("349")
+    marks.add(f"http {status}")
     for known, kind, words, hint in MEANINGS:
         if not marks.isdisjoint(map(str, known)):
             return Outcome(kind, words, hint)
-    if status in BY_STATUS:
-        return Outcome(*BY_STATUS[status])
     said = clean("; ".join(dict.fromkeys(sentences))).replace("\n", " ")
     for secret in filter(None, map(account.get, KEYS)):
         said = said.replace(secret, "…")
@@ -1328,14 +1315,9 @@ PARTS = 10  # refusals in a row, after which alerts of one kind are no longer ha
 
 def report(message: str) -> None:
     """Tell syslog.  Never an alert's text: a watched syslog must not feed itself."""
-
-    def call() -> None:
-
-        syslog.openlog("bird_sentinel", syslog.LOG_PID, syslog.LOG_DAEMON)
-        syslog.syslog(message)
-
+    syslog.openlog("bird_sentinel", syslog.LOG_PID, syslog.LOG_DAEMON)  # nothing is sent yet
     with ignoring(OSError):
-        bounded(call, 2)
+        bounded(lambda: syslog.syslog(message), 2)
 
 
 def run_command(command: str, text: str) -> None:
@@ -1374,9 +1356,9 @@ class Worker:
     def look(self) -> float | None:
         """Do what is due.  Returns the seconds until there is more to do, None where nothing is
         pending.  Whatever goes wrong is told, and what is pending goes on being tried."""
-        wait: float | None = self.state.wait("fault").due(time.time()) - time.time()
-        if wait and wait > 0:
-            return wait
+        paused = self.state.wait("fault").due(time.time()) - time.time()
+        if paused > 0:
+            return paused
         try:
             wait = self.work()
             self.state.waits.pop("fault", None)
@@ -1438,9 +1420,8 @@ class Worker:
         self.state.known = {who: self.state.known.get(who, now) for who in ids}
         for gone in set(self.spool.names("to")).difference(ids):
             self.readdress(config, gone)
-        for scope in list(self.state.waits):
-            if scope.isdecimal() and scope not in ids:
-                del self.state.waits[scope]
+        self.state.waits = {scope: wait for scope, wait in self.state.waits.items()
+                            if scope in ids or not scope.isdecimal()}
         while more:
             more = self.spool.distribute(config.recipients)
             for recipient in ids:
@@ -1701,13 +1682,21 @@ def run_worker(config_path: str, root: str, insist: bool) -> int:
     lock = take_lock(spool, insist)
     while lock is not None:  # until nothing is left, or another takes over
         worker = Worker(config_path, spool)
-        wait: float | None = 0.0
         for held in worker.state.waits.values():
             held.until *= not insist
-        insist, trigger, gives_way = False, open_trigger(spool), False
+        path = spool.clear(stat.S_ISFIFO, "trigger")
+        with ignoring(FileExistsError):
+            os.mkfifo(path, 0o600)
+        # for writing too: so there is always a writer, and no end of file
+        trigger = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        wait: float | None = 0.0
+        insist = gives_way = False
         while wait is not None and not gives_way:
             wait = worker.look()
-            gives_way = wait is not None and listen(trigger, wait)
+            # a minute at the most, as the clock may jump
+            if wait is not None and select.select([trigger], [], [], min(wait, MINUTE))[0]:
+                time.sleep(0.2)  # one look for many that pull at once
+                gives_way = b"g" in os.read(trigger, 1 << 16)
         # whoever pulls from here on finds nobody, and starts another; whoever did before is seen
         os.close(trigger)
         if gives_way:
@@ -1738,24 +1727,6 @@ def take_lock(spool: Spool, insist: bool) -> int | None:
         time.sleep(0.02)
     os.close(lock)
     return None
-
-
-def open_trigger(spool: Spool) -> int:
-    """Return a descriptor on which a worker hears that somebody pulled the trigger.  It is open for
-    writing too, so that there is always a writer, and no end of file."""
-    path = spool.clear(stat.S_ISFIFO, "trigger")
-    with ignoring(FileExistsError):
-        os.mkfifo(path, 0o600)
-    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-
-
-def listen(trigger: int, seconds: float) -> bool:
-    """Wait for so long (a minute at the most, as the clock may jump), or until somebody pulls the
-    trigger.  Returns whether to give way to another worker."""
-    if not select.select([trigger], [], [], min(seconds, MINUTE))[0]:
-        return False
-    time.sleep(0.2)  # one look for many that pull at once
-    return b"g" in os.read(trigger, 1 << 16)
 
 
 # ---- authorize: once, with a PIN ---------------------------------------------------------------
@@ -1832,11 +1803,10 @@ def look_up(config: Config, handle: str = "") -> tuple[dict[str, Any], str]:
     """What X says of a handle, or of our own account: username, id, receives_your_dm (docs.x.com,
     "User lookup"; a cent each); and our token's access level.  {} where there is no such handle.
     Raises Problem."""
-    if handle:
-        fields = ["receives_your_dm"]
-        answer = ask_as_account(config, "get_user", username=handle, user_fields=fields)
-    else:
-        answer = ask_as_account(config, "get_me")
+    answer = (
+        ask_as_account(config, "get_user", username=handle, user_fields=["receives_your_dm"])
+        if handle else ask_as_account(config, "get_me")
+    )
     body, level = answer.json(), answer.headers.get("x-access-level", "")
     user = body.get("data") if isinstance(body, dict) and answer.status == 200 else None
     if isinstance(user, dict) and re.fullmatch(
@@ -2005,9 +1975,8 @@ def default_config() -> str:
 def advise(hint: str, config_path: str) -> str:
     """A hint whose commands are about the config in use, where that is not the user's own."""
     if config_path and config_path != default_config():
-        for command in COMMANDS:
-            words = f"bird_sentinel {command}"
-            hint = hint.replace(words, f"{words} --config {shlex.quote(config_path)}")
+        option = f" --config {shlex.quote(config_path)}"
+        hint = re.sub(f"bird_sentinel ({'|'.join(COMMANDS)})", lambda it: it[0] + option, hint)
     return hint
 
 
@@ -2046,13 +2015,13 @@ def store(config_path: str, alert: Alert) -> tuple[Spool, Problem | None]:
             spool.add(alert)
         except (OSError, Problem) as error:
             trouble = trouble or error
-            continue
-        kept = f"kept in memory, in {spool.root}"
-        if isinstance(trouble, Problem):
-            return spool, Problem(CONFIG, f"{kept}: {trouble.message}", trouble.hint)
-        if trouble:
-            say("warning", f"the queue cannot be written ({lower(trouble)}): {kept}")
-        return spool, None
+        else:
+            kept = f"kept in memory, in {spool.root}"
+            if isinstance(trouble, Problem):
+                return spool, Problem(CONFIG, f"{kept}: {trouble.message}", trouble.hint)
+            if trouble:
+                say("warning", f"the queue cannot be written ({lower(trouble)}): {kept}")
+            return spool, None
     raise Problem(LOST, f"the alert could not be stored anywhere: {lower(trouble or OSError())}",
                   getattr(trouble, "hint", "make room, or the queue's directory writable"))
 
@@ -2210,8 +2179,7 @@ def status(options: Any) -> int:
     error, hint = trouble.message or wait.error * (wait.status > 0), trouble.hint or wait.hint
     if idle and not error:
         error, hint = "no worker runs", "bird_sentinel flush"
-    code = trouble.status or (wait.status or KEPT) * (count > 0)
-    code = max(code, REFUSED * bool(refused))
+    code = max(trouble.status or (wait.status or KEPT) * (count > 0), REFUSED * bool(refused))
     facts: dict[str, Any] = {
         "account": config.account.get("screen_name") or None if config else None,
         "recipients": config.recipients if config else {}, "pending": count,
@@ -2363,7 +2331,9 @@ def parse(argv: list[str]) -> Any:
     options, extra = parser().parse_known_args(argv[:literal])
     see = f"see: bird_sentinel {options.command} --help"
     message = getattr(options, "message", []) + extra + argv[literal + 1 :]
-    unknown = [word for word in extra if options.command != "send" or looks_like_option(word)]
+    # -5 is no option, and what has a space in it was quoted as a message
+    unknown = [word for word in extra
+               if options.command != "send" or re.fullmatch("-[-A-Za-z][^ ]*", word)]
     if unknown or options.command != "send" and message:
         raise Problem(USAGE, f"unrecognized arguments: {' '.join(unknown or message)}",
                       "put -- before the message, or " * (options.command == "send") + see)
@@ -2378,11 +2348,6 @@ def parse(argv: list[str]) -> Any:
         raise SystemExit
     options.message, options.dashes, options.stored = message, literal < len(argv), False
     return options
-
-
-def looks_like_option(word: str) -> bool:
-    """Whether a word is no message: -5 is one, and what has a space in it was quoted as one."""
-    return word[:1] == "-" and (word[1:2] == "-" or word[1:2].isalpha()) and " " not in word
 
 
 def short_way(words: list[str], no_wait: bool) -> Any:

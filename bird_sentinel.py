@@ -245,10 +245,9 @@ def write_file(path: str, data: bytes, temporary: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
-    except BaseException:
-        with ignoring(FileNotFoundError):
+    finally:
+        with ignoring(FileNotFoundError):  # as a rule: it has its name
             os.unlink(temporary)
-        raise
     sync_directory(os.path.dirname(path))
 
 
@@ -458,9 +457,9 @@ def start_worker(config_path: str, spool: Spool, *words: str) -> None:
     command = [sys.executable, *script, "worker", config_path, spool.root, *words]
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
     environment = {name: value for name, value in os.environ.items() if name != "SWATCH_LINE"}
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        if environment.get(name):
-            environment[name] = os.path.abspath(environment[name])
+    environment.update({
+        name: os.path.abspath(environment[name])
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if environment.get(name)})
     try:
         os.posix_spawn(sys.executable, command, environment, file_actions=null, setsid=True,
                        setsigmask=[], setsigdef=SIGNALS)
@@ -469,18 +468,13 @@ def start_worker(config_path: str, spool: Spool, *words: str) -> None:
                       "when processes can be started again: bird_sentinel flush") from None
 
 
-def wake(config_path: str, spool: Spool) -> None:
-    """See to it that a worker looks at the queue; raises Problem where none can be started."""
-    if not spool.pull():
-        start_worker(config_path, spool)
-
-
 # ---- config: the keys stay private -------------------------------------------------------------
 
 KEYS = ("consumer_key", "consumer_secret", "access_token", "access_token_secret")
 KEY = r"[!-~]+"  # printable ASCII without a space
 HANDLE = r"[A-Za-z0-9_]{1,50}"
 ID = r"[0-9]{1,20}"  # X has ids in 64 bits
+OWN = "~/.config/bird_sentinel/config.ini"  # which commands find by themselves
 LOOK_UP = "bird_sentinel authorize --to"
 AGAIN = "run: bird_sentinel authorize"
 
@@ -1208,15 +1202,15 @@ def ask_x(config: Config, action: Callable[[Any, Callable[..., None]], Any]) -> 
             answers[-1][2] = response.content[:100_000].decode("latin-1")
 
         try:
-            result = [200, {}, json.dumps(action(tweepy, hear)), ""]
+            answers.append([200, {}, json.dumps(action(tweepy, hear)), ""])
         except Exception as error:  # what tweepy thinks of an answer does not matter
             cause: Any = error
             while cause.args and isinstance(cause.args[0], Exception):  # tweepy wraps it, twice
                 cause = cause.args[0]
-            result = [0, {}, "", reason(cause)]
             if not answers and getattr(cause, "response", None) is not None:
                 hear(cause.response)
-        return answers[0] if answers else result
+            answers.append([0, {}, "", reason(cause)])
+        return answers[0]
 
     try:
         return Answer(*(bounded(call) or [0, {}, "", f"no answer within {CALL} seconds"]))
@@ -1364,8 +1358,8 @@ class Worker:
             self.state.waits.pop("fault", None)
         except Exception as error:
             words = f"the worker failed: {type(error).__name__}: {lower(error)}"
-            hint = "if it lasts, please report it"
-            wait = self.state.hold("fault", RETRY[2:7], KEPT, words, hint)
+            wait = self.state.hold("fault", RETRY[2:7], KEPT, words,
+                                   "if it lasts, please report it")
             report(f"the worker failed ({type(error).__name__}), trying again")
         with ignoring(Exception):  # what is wrong here is not worse than what it tells of
             self.tell_of_trouble()
@@ -1607,8 +1601,9 @@ class Worker:
 
     # -- telling a person
 
-    def troubles(self) -> dict[str, tuple[str, str, str]]:
-        """What a person has to hear of, by a name of its own: in words, with a hint, and whose DMs
+    def note(self) -> dict[str, tuple[str, str, str]]:
+        """Write `trouble` while a person has to act, and then the state that says no less.  Returns
+        what that person has to hear of, by a name of its own: in words, with a hint, and whose DMs
         do not go ("": nobody's)."""
         now, waits, found = time.time(), self.state.waits, {}
         for scope, wait in waits.items():
@@ -1622,11 +1617,7 @@ class Worker:
         if now - oldest >= LATE:
             wait = max(held, key=lambda wait: wait.began)
             found["late"] = f"alerts wait since {clock(oldest, now)}: {wait.error}", wait.hint, ""
-        return found
 
-    def note(self) -> dict[str, tuple[str, str, str]]:
-        """Write `trouble` while a person has to act, and then the state that says no less."""
-        found = self.troubles()
         text = "".join(f"{words}\nhint: {hint}\n" for words, hint, _ in found.values()).encode()
         with ignoring(OSError):
             if text and text != self.noted:
@@ -1739,11 +1730,10 @@ def at_terminal() -> bool:
 def ask(question: str, hidden: bool = False) -> str:
     """Return one line of standard input; at a terminal, ask for it first.  Raises Problem where it
     ends."""
-    answer = ""
+    answer, hidden = "", hidden and at_terminal()
     with ignoring(EOFError, AttributeError, OSError):
         if at_terminal() and not hidden:
             print(question, end="", file=sys.stderr, flush=True)
-        hidden = hidden and at_terminal()
         answer = getpass.getpass(question) + "\n" if hidden else sys.stdin.readline()
     if not answer:
         raise Problem(USAGE, f"no answer to: {question.strip().rstrip(':')}")
@@ -1949,9 +1939,9 @@ def swatch_lines(config_path: str) -> str:
     words = [os.path.realpath(sys.argv[0])]
     if words == [os.path.realpath(__file__)]:  # the bare file: its #! line may find another Python
         words.insert(0, sys.executable)
-    if config_path != default_config():  # swatch may be run with another environment
+    if config_path != os.path.expanduser(OWN):  # swatch may be run with another environment
         words += ["--config", config_path]
-    if re.search(r"[^\w@%+:./ -]", " ".join(words)) or any(" " in word for word in words):
+    if any(re.search(r"[^\w@%+:./-]", word) for word in words):
         say("warning", "swatch cannot cope with such a path: put it elsewhere")
     return f"""\
 Put this line once at the top of your swatchrc:
@@ -1967,14 +1957,9 @@ and this one below each watchfor:
 # ---- command line: send, flush, status ---------------------------------------------------------
 
 
-def default_config() -> str:
-    """Where the config of this user is that commands find by themselves."""
-    return os.path.expanduser("~/.config/bird_sentinel/config.ini")
-
-
 def advise(hint: str, config_path: str) -> str:
     """A hint whose commands are about the config in use, where that is not the user's own."""
-    if config_path and config_path != default_config():
+    if config_path not in ("", os.path.expanduser(OWN)):
         option = f" --config {shlex.quote(config_path)}"
         hint = re.sub(f"bird_sentinel ({'|'.join(COMMANDS)})", lambda it: it[0] + option, hint)
     return hint
@@ -2047,8 +2032,8 @@ def send(options: Any) -> int:
 
     spool, unsafe = store(path, alert)
     options.stored = True
-    if not trouble:
-        wake(path, spool)
+    if not trouble and not spool.pull():
+        start_worker(path, spool)
     if unsafe:
         raise unsafe
     if trouble:
@@ -2075,14 +2060,14 @@ def await_delivery(
     """Wait, for half a minute at the most, until these alerts are delivered.  Raises Problem when
     they have to wait, with the worst of their recipients' exit statuses and the names of those who
     did not get them.  Only what a worker says that was started since `fresh` counts."""
-    handle_of = {recipient: handle for handle, recipient in config.recipients.items()}
     ids, before = {config.recipients[handle] for handle in handles}, spool.names("refused")
     began, looks, place = time.monotonic(), 0, spool.identity()
     while True:
         pending = spool.pending()
         missing = {who for who in ids if names.intersection(pending.get(who, ()))
                    or FOLDED in pending.get(who, ())}
-        if any(names.intersection(pending[who]) for who in pending.keys() - handle_of):
+        if any(names.intersection(pending[who])
+               for who in pending.keys() - config.recipients.values()):
             missing |= ids  # not distributed yet
         now, state = time.time(), State(spool)  # read after looking: it is at least as new
         held = {}
@@ -2095,10 +2080,10 @@ def await_delivery(
         removed = not missing and state.delivered < since and looks < 33
         if not removed and len(held) == len(missing) or time.monotonic() > began + PATIENCE:
             break
-        if looks % 33 == 0:
-            wake(config.path, spool)  # the worker may have been killed
+        if looks % 33 == 0 and not spool.pull():  # the worker may have been killed
+            start_worker(config.path, spool)
         time.sleep(0.03)
-    whom = at(handle_of[who] for who in sorted(missing))
+    whom = at(config.handle(who) for who in sorted(missing))
     for alert in spool.refused():
         if alert.name in names or fresh and alert.name not in before:
             raise Problem(REFUSED, f"put aside, {alert.why}" + f"; kept for {whom}" * bool(whom),
@@ -2196,10 +2181,12 @@ def status(options: Any) -> int:
     show(f"{word}: " + (f"{plural(count)} pending since {clock(oldest, now)}" if count else
                         "nothing pending")
          + f", {plural(len(refused))} refused by X (below)" * bool(refused) + why)
-    facts["recipients"] = ", ".join(f"@{h} ({i})" for h, i in facts["recipients"].items())
-    facts["queue"] = ", ".join(dict.fromkeys(places))
-    facts["worker"] = "running" if running else "not running"
-    for name, value in {"to_do": advise(hint, path) if error else "nothing", **facts}.items():
+    for name, value in {
+        "to_do": advise(hint, path) if error else "nothing", **facts,
+        "recipients": ", ".join(f"@{h} ({i})" for h, i in facts["recipients"].items()),
+        "worker": "running" if running else "not running",
+        "queue": ", ".join(dict.fromkeys(places)),
+    }.items():
         show(f"{name.replace('_', ' '):<14} {'none' if value in (None, '') else value}")
     for alert in refused:
         text = alert.text.replace("\n", "\n    ")
@@ -2291,8 +2278,8 @@ def parser() -> Any:
 
     class Parser(argparse.ArgumentParser):  # type: ignore[misc,name-defined]
         def error(self, message: str) -> NoReturn:
-            wrong = re.search("invalid choice: '([^']*)'", message)
-            close = difflib.get_close_matches(wrong[1], COMMANDS, 1) if wrong else []
+            wrong = "".join(re.findall("invalid choice: '([^']*)'", message))
+            close = difflib.get_close_matches(wrong, COMMANDS, 1)
             right = f"did you mean: bird_sentinel {close[0]}" if close else ""
             raise Problem(USAGE, message, right or f"see: {self.prog} --help")
 

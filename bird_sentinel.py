@@ -245,9 +245,10 @@ def write_file(path: str, data: bytes, temporary: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
-    finally:
-        with ignoring(FileNotFoundError):  # as a rule: it has its name
+    except BaseException:
+        with ignoring(FileNotFoundError):
             os.unlink(temporary)
+        raise
     sync_directory(os.path.dirname(path))
 
 
@@ -692,8 +693,8 @@ def limit_wait(headers: Mapping[str, str], now: float) -> float:
 
 def seal(data: Any) -> bytes:
     """As JSON with a checksum, so that what a disk or a hand has changed is found to be so."""
-    checksum = binascii.crc32(json.dumps(data).encode())
-    return bytes(json.dumps({"crc32": checksum, "data": data}), "ascii")
+    text = json.dumps(data)
+    return f'{{"crc32": {binascii.crc32(text.encode())}, "data": {text}}}'.encode()
 
 
 def unseal(path: str) -> Any:
@@ -917,7 +918,7 @@ class Digest:
 
     @property
     def count(self) -> int:
-        return sum(kind.count for kind in self.kinds) + int(self.rest[0])
+        return int(self.beside([])[0])
 
     @property
     def first(self) -> float:
@@ -1057,8 +1058,8 @@ def compose(digest: Digest, host: str, now: float) -> str:
         named = rest != alert.text and rest.partition(" ")[0].partition(".")[0] == label
         head = " ".join([label] * (not named) + [clock(alert.sent, now)] * (rest == alert.text))
         return quote(f"[{head}] " if head else "", alert, DM_LIMIT)
-    last = digest.beside([])[3]
-    head = f"[{label}] {plural(digest.count)}, {clock(digest.first, now)} to {clock(last, now)}"
+    count, _, first, last = digest.beside([])
+    head = f"[{label}] {plural(count)}, {clock(first, now)} to {clock(last, now)}"
     lines, shown = fit(ranked, DM_LIMIT - len(head) - 120, now)
     count, kinds, _, last = digest.beside(ranked[:shown])
     if count:
@@ -2198,7 +2199,7 @@ def status(options: Any) -> int:
 
 def iso(moment: float) -> str:
     """ISO 8601 with the local offset."""
-    return f"{datetime.datetime.fromtimestamp(moment).astimezone().isoformat(timespec='seconds')}"
+    return str(datetime.datetime.fromtimestamp(moment).astimezone().isoformat(timespec="seconds"))
 
 
 STATUSES = """\

@@ -211,18 +211,23 @@ def test_more_than_a_worker_takes_at_once_of_which_a_killed_one_had_linked_all_i
     assert (count(busy_x), away.status()["pending"]) == (1_005, 0)
 
 
-# ---- a folded backlog that does not go ----
+# ---- a backlog that does not go ----
+
+
+def let_the_search_meet(sentinel: Sentinel, x: FakeX, trouble: str) -> None:
+    """Have X refuse a text, take the notice in its place, and then have nothing but a trouble."""
+    sentinel.configure({"oncall": "2002"}, interval="0.01")
+    x.clear_answers()
+    x.answer(ERRORS["403-about-blank"])
+    x.answer(Answer())
+    x.answer(ERRORS[trouble], times=None)
 
 
 def test_flush_does_not_call_delivered_a_folded_backlog_that_was_halved_and_meets_the_limit(
     away: Sentinel, busy_x: FakeX
 ) -> None:
-    away.configure({"oncall": "2002"}, interval="0.01")
     put_all(away, [f"{word(n % 40)}: {word(n % 40)} of its own kind" for n in range(1_100)])
-    busy_x.clear_answers()
-    busy_x.answer(ERRORS["403-about-blank"])
-    busy_x.answer(Answer())  # the notice
-    busy_x.answer(ERRORS["429-v2"], times=None)
+    let_the_search_meet(away, busy_x, "429-v2")
     done = away.run("flush")
     assert (done.code, done.out, away.status()["pending"]) == (75, "", 1_100), done
 
@@ -244,22 +249,14 @@ def test_who_was_taken_out_and_is_put_back_gets_what_came_for_another_meanwhile(
     away.configure({"oncall": "2002"}, interval="0.01")
     busy_x.clear_answers()
     assert away.run("send", "all is well").code == 0
-    wait_for_x_as(away, busy_x, {"second": "2003"})
-    away.configure({"oncall": "2002"}, interval="0.01")
-    busy_x.clear_answers()
+    away.wait_idle()
+    take_out(away, {"second": "2003"})
+    busy_x.answer(ERRORS["503-empty"], times=None)
+    assert away.run("send", "intrusion").code == 75
+    take_out(away, {"oncall": "2002"})
     away.run("flush")
     away.wait_idle()
     assert [dm.text.endswith("intrusion") for dm in busy_x.dms] == [False, True]
-
-
-def wait_for_x_as(sentinel: Sentinel, x: FakeX, recipients: dict[str, str]) -> None:
-    """Have an alert wait for X, which is for those who are configured by then."""
-    sentinel.wait_idle()
-    sentinel.configure(recipients, interval="0.01")
-    x.answer(ERRORS["503-empty"], times=None)
-    assert sentinel.run("send", "intrusion").code == 75
-    sentinel.kill()
-    sentinel.wait_idle()
 
 
 @pytest.mark.parametrize(("trouble", "aside"), [("503-empty", 0), ("403-about-blank", 1)])
@@ -267,12 +264,8 @@ def test_when_x_takes_nothing_any_more_no_text_is_to_blame(
     away: Sentinel, busy_x: FakeX, trouble: str, aside: int
 ) -> None:
     """Also in the midst of the search for a refused one, of which by then one may be put aside."""
-    away.configure({"oncall": "2002"}, interval="0.01")
     put_all(away, [f"{word(n)}: fan {word(n)} stopped" for n in range(31)])
-    busy_x.clear_answers()
-    busy_x.answer(ERRORS["403-about-blank"])
-    busy_x.answer(Answer())  # the notice
-    busy_x.answer(ERRORS[trouble], times=None)
+    let_the_search_meet(away, busy_x, trouble)
     assert away.run("flush").code in (75, 77)
     time.sleep(4)
     status = away.status()

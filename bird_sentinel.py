@@ -805,7 +805,8 @@ ADDRESS = (  # IPv4, and IPv6 or MAC
 LOOKED_AT = 300  # characters of a text, from which its kind is taken
 SIBLINGS = 32  # kinds of one beginning; what is like none of them is counted to the last
 VALUES = 40  # different words at one place of which it is counted how often they came
-VALUES_ROOM = 80  # characters of these, in a DM of more lines than a phone shows at once
+CROWDED = 72  # characters of these, in a DM of more lines than a phone shows at once
+RARE = 2  # alerts of a kind that is rare
 KINDS = 300  # of which a folded backlog knows how many there were
 SAMPLES = 3  # alerts of a kind that are kept to be quoted
 HEADS = 2_000  # beginnings of which a folded backlog knows how common they were
@@ -827,17 +828,30 @@ def beginning(words: list[str]) -> tuple[str, int]:
     return " ".join([program, *[*words[tag + 1 : tag + 3], "", ""][:2]]), tag + 3
 
 
+def columns(words: list[str]) -> dict[str, str]:
+    """A line's words, by where they stand: a name=value by its name, wherever it is, another word
+    by which of those it is."""
+    found: dict[str, str] = {}
+    plain = 0
+    for word in words:
+        name, sign, _ = word.partition("=")
+        if not sign or name.isdecimal() or name in found:
+            name, plain = str(plain), plain + 1
+        found[name] = word
+    return found
+
+
 class Kind:
     """Alerts of one template.
 
-    words: the template, in which a word that differs is "*"; raw: one alert's words; values: by
-    place, how often each word came there, once they differ; count, first, last: how many, and when
-    (seconds since the epoch); samples: the first few of those whose files are there; names: of all
-    these files.
+    words: the template, in which a word that differs is "*"; raw: one alert's words, by column;
+    values: how often each word came in a column, once they differ; count, first, last: how many,
+    and when (seconds since the epoch); samples: the first few of those whose files are there;
+    names: of all these files.
     """
 
     def __init__(
-        self, words: list[str], raw: list[str], values: list[dict[str, int]], count: int,
+        self, words: list[str], raw: dict[str, str], values: dict[str, dict[str, int]], count: int,
         first: float, last: float,
     ) -> None:
         self.words, self.raw, self.values = words, raw, values
@@ -845,52 +859,89 @@ class Kind:
         self.samples: list[Alert] = []
         self.names: list[str] = []
 
-    def add(self, alert: Alert, words: list[str], raw: list[str]) -> None:
-        self.samples += [alert] * (len(self.samples) < SAMPLES)
-        self.names.append(alert.name)
-        for word, first, seen in zip(raw, self.raw, self.values):
-            if word != first or seen:
-                seen.setdefault(first, self.count)  # up to now all had the first one's word
-                word = word if word in seen or len(seen) < VALUES else ""
-                seen[word] = seen.get(word, 0) + 1
-        self.words = [word if word == other else "*" for word, other in zip(self.words, words)]
-        self.count += 1
-        self.first, self.last = min(self.first, alert.sent), max(self.last, alert.sent)
+    def take(self, other: Kind) -> None:
+        """Count in a kind that is like this one."""
+        for column in list({**self.raw, **other.raw})[:LOOKED_AT]:
+            word, first = other.raw.get(column, ""), self.raw.setdefault(column, "")
+            if word != first or column in self.values or column in other.values:
+                # up to now all had the first one's word
+                seen = self.values.setdefault(column, {first: self.count})
+                for value, times in other.values.get(column, {word: other.count}).items():
+                    value = value if value in seen or len(seen) < VALUES else ""
+                    seen[value] = seen.get(value, 0) + times
+        self.words = [word if word == its else "*" for word, its in zip(self.words, other.words)]
+        self.count += other.count
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
+        self.samples = (self.samples + other.samples)[:SAMPLES]
+        self.names += other.names
 
-    def likeness(self, words: list[str]) -> float:
-        """How many of a line's words are those of the template, but for its beginning: a line is of
-        the kind where most of them are."""
-        start = beginning(words)[1]
-        pairs = list(zip(words[start:], self.words[start:]))
-        # a word that ends a part of the message is no value: "1 failure;" and "2 failures;"
-        if any(word != other and word[-1] == ";" and "=" not in word for word, other in pairs):
-            return 0.0
-        return sum(word == other for word, other in pairs) / len(pairs) if pairs else 1.0
+    def message(self) -> list[str]:
+        """The template without its program and without what is name=value."""
+        words = [word for word, column in zip(self.words, self.raw) if column.isdecimal()]
+        return words[beginning(self.words)[1] - 2 :]
 
-    def differing(self, room: int) -> str:
+    def differing(self, crowded: bool) -> str:
         """What an administrator would look for in those that are not quoted: services, addresses,
-        users, and how often each; of one place about so many characters."""
+        users, and how often each.  In a crowded DM there are fewer."""
         parts: list[str] = []
-        shown = after_stamp(self.samples[0].text)[:LOOKED_AT].split()
-        for place, (seen, there) in enumerate(zip(self.values, shown)):
-            times = {word: count - (word == there) for word, count in seen.items() if word}
-            words = sorted(filter(times.get, times), key=lambda word: -times[word])
+        quoted = columns(after_stamp(self.samples[0].text)[:LOOKED_AT].split())
+        for column, seen in self.values.items():
+            times = {word: count - (word == quoted.get(column)) for word, count in seen.items()}
+            words = sorted((word for word in times if word and times[word]),
+                           key=lambda word: -times[word])
             counters = [word for word in words if re.fullmatch(COUNTER, bare(word))
                         and not re.fullmatch(ADDRESS, bare(word))]
-            if words and 2 * len(counters) <= len(words) and len(parts) < 3:
-                label = self.raw[place - 1] if place and self.raw[place - 1].isalpha() else ""
-                names = {word.partition("=")[0] if "=" in word else "" for word in words}
-                if len(names) == 1 and "" not in names:  # rhost=… in all of them
-                    label = names.pop()
+            label = column
+            if column.isdecimal():
+                label = self.raw.get(str(int(column) - 1), "")
+                label = label if label.isalpha() else ""
+            if words and 2 * len(counters) <= len(words) and len(parts) < 3 and (
+                label or not parts or not crowded
+            ):
                 told: list[str] = []
                 for word in words[:8]:
-                    if len(", ".join(told)) < room:
+                    if len(", ".join(told)) < (CROWDED if crowded else DM_LIMIT):
                         value = word[len(label) + 1 :] if word.startswith(f"{label}=") else word
                         told.append(bare(value) + f" ×{times[word]:,}" * (times[word] > 1))
                 others = self.count - 1 - sum(times[word] for word in words[: len(told)])
                 told += [plural(others, "other")] * (others > 0)
                 parts.append(f"{label} {', '.join(told)}".strip())
         return "; ".join(parts)
+
+
+def likeness(words: list[str], others: list[str]) -> float:
+    """How many words of a message are those of another, as long as it: most, if it is of the same
+    kind."""
+    pairs = list(zip(words, others))
+    # a word that ends a part of the message is no value: "1 failure;" and "2 failures;"
+    if any(word != other and word[-1] == ";" and "=" not in word for word, other in pairs):
+        return 0.0
+    return sum(word == other for word, other in pairs) / len(pairs) if pairs else 1.0
+
+
+def joined(kinds: list[Kind]) -> list[Kind]:
+    """The kinds for a DM of more lines than a phone shows at once: those of one message are one,
+    whichever program says it and what name=value is in it, but for the rare ones."""
+    groups: list[list[Kind]] = []
+    known: dict[tuple[int | str, ...], list[tuple[list[str], list[Kind]]]] = {}
+    for kind in kinds:
+        message = kind.message()
+        alike = known.setdefault((len(message), *message[:2]), []) if kind.count > 1 else []
+        for its, group in alike[:SIBLINGS]:
+            rare = min(kind.count, group[0].count) <= RARE and len(kind.raw) != len(group[0].raw)
+            if not rare and likeness(message[2:], its[2:]) >= 0.5:
+                group.append(kind)
+                break
+        else:
+            groups.append([kind])
+            alike.append((message, groups[-1]))
+    totals = []
+    for first, *more in groups:
+        total = Kind(first.words, dict(first.raw), {}, 0, first.first, first.last)
+        for kind in (first, *more):
+            total.take(kind)
+        totals.append(total if more else first)
+    return totals
 
 
 def bare(word: str) -> str:
@@ -918,11 +969,11 @@ class Digest:
 
     @property
     def count(self) -> int:
-        return int(self.beside([])[0])
+        return int(self.with_rest(self.kinds)[0])
 
     @property
     def first(self) -> float:
-        return float(self.beside([])[2])
+        return float(self.with_rest(self.kinds)[2])
 
     def names(self) -> list[str]:
         """The files that it was made of, those of a kind together."""
@@ -933,17 +984,20 @@ class Digest:
         of which most other words are equal, numbers always (as Drain has it: He et al., ICWS 2017).
         """
         line = after_stamp(alert.text)[:LOOKED_AT]
-        raw, words = line.split(), re.sub(NUMBERS, "#", line).split()
-        head = beginning(words)[0]
+        words = re.sub(NUMBERS, "#", line).split()
+        kind = Kind(words, columns(line.split()), {}, 1, alert.sent, alert.sent)
+        kind.samples, kind.names = [alert], [alert.name]
+        head, start = beginning(words)
         self.heads[head] = self.heads.get(head, 0) + 1
         self.to += [handle.lower() for handle in alert.to if handle.lower() not in self.to]
         alike = self.index.setdefault((len(words), head), [])
-        kind = max(alike, key=lambda kind: kind.likeness(words), default=None)
-        if kind is None or (kind.likeness(words) <= 0.5 and len(alike) < SIBLINGS):
-            kind = Kind(words, raw, [{} for _ in raw], 0, alert.sent, alert.sent)
+        like, nearest = max(((likeness(words[start:], other.words[start:]), other)
+                             for other in alike), key=lambda it: it[0], default=(0.0, None))
+        if nearest is not None and (like > 0.5 or len(alike) >= SIBLINGS):
+            nearest.take(kind)
+        else:
             self.kinds.append(kind)
             alike.append(kind)
-        kind.add(alert, words, raw)
 
     def ranked(self) -> list[Kind]:
         """The kinds, the rarest first.  Rare is what has a rare beginning, which an attacker does
@@ -964,29 +1018,26 @@ class Digest:
 
         return sorted(self.kinds, key=rarity)
 
-    def beside(self, shown: list[Kind]) -> list[Any]:
-        """The rest, with all kinds but these in it."""
+    def with_rest(self, kinds: list[Kind]) -> list[Any]:
+        """The rest, with these kinds in it."""
         count, number, first, last = self.rest
-        kinds = [kind for kind in self.kinds if kind not in shown]
         return [count + sum(kind.count for kind in kinds), number + len(kinds),
                 min([first, *(kind.first for kind in kinds)]),
                 max([last, *(kind.last for kind in kinds)])]
 
     def shown(self) -> set[str]:
         """The files of the alerts that a DM would quote."""
-        ranked = [kind for kind in self.ranked() if kind.samples]
-        kinds = ranked[: fit(ranked, DM_LIMIT)[1]]
-        return {alert.name for place, kind in enumerate(kinds)
+        return {alert.name for place, kind in enumerate(fit(self.ranked(), DM_LIMIT)[1])
                 for alert in kind.samples[: SAMPLES if place < SHOWN else 1]}
 
     def dump(self, counted: list[str]) -> bytes:
         """How many there are of what, but no alert's text; with the files that it counts."""
-        kinds = self.ranked()[:KINDS]
+        ranked = self.ranked()
         common = sorted(self.heads, key=lambda head: -self.heads[head])[:HEADS]
         heads = {head: self.heads[head] for head in common}
-        return seal([counted, self.to, self.beside(kinds), heads, [
+        return seal([counted, self.to, self.with_rest(ranked[KINDS:]), heads, [
             [kind.words, kind.raw, kind.values, kind.count, kind.first, kind.last]
-            for kind in kinds]])
+            for kind in ranked[:KINDS]]])
 
     def load(self, path: str) -> None:
         """Take in what `dump` made, before all else.  Raises OSError and ValueError."""
@@ -1018,28 +1069,33 @@ def entry(kind: Kind, samples: int, room: int, now: float) -> list[str]:
         stamped = after_stamp(alert.text) != alert.text
         entries.append(quote("" if stamped else clock(alert.sent, now) + " ", alert, room))
     if kind.count > len(shown):
-        differing = kind.differing(DM_LIMIT if samples > 1 else VALUES_ROOM)
+        differing = kind.differing(crowded=samples == 1)
         entries.append(f"  {kind.count - len(shown):,} more like this, last {clock(kind.last, now)}"
                        + f": {differing}" * bool(differing))
     return entries
 
 
-def fit(kinds: list[Kind], room: int, now: float = 0.0) -> tuple[list[str], int]:
-    """The lines that tell of these kinds in at most `room` characters, and of how many: where not
-    all fit, each is cut before one is left out."""
-    for samples, each, most in ((SAMPLES, room, SHOWN), *((1, each, room) for each in CUTS)):
+def fit(
+    ranked: list[Kind], room: int, now: float = 0.0
+) -> tuple[list[str], list[Kind], list[Kind]]:
+    """The lines that tell of kinds in at most `room` characters; the kinds of which they do, and
+    those that are left: where not all fit, each is cut before one is left out."""
+    ranked = sorted(ranked, key=lambda kind: not kind.samples)  # what cannot be quoted is left
+    for kinds, samples, each, most in ((ranked, SAMPLES, room, SHOWN), *(
+        (joined(ranked), 1, each, room) for each in CUTS
+    )):
         lines: list[str] = []
-        left, shown = room, 0
+        left, told = room, 0
         for kind in kinds:
-            more = entry(kind, samples, min(each, room), now)
+            more = entry(kind, samples, min(each, room), now) if kind.samples else []
             left -= sum(len(line) + 1 for line in more)
-            if left < 0 or len(lines) + len(more) > most:
+            if not more or left < 0 or len(lines) + len(more) > most:
                 break
             lines += more
-            shown += 1
-        if shown == len(kinds):
+            told += 1
+        if not any(kind.samples for kind in kinds[told:]):
             break
-    return lines, shown
+    return lines, kinds[:told], kinds[told:]
 
 
 def compose(digest: Digest, host: str, now: float) -> str:
@@ -1049,19 +1105,19 @@ def compose(digest: Digest, host: str, now: float) -> str:
     that differs.  `host`: the label; "": that of the machine where the alert was sent.  `now`:
     seconds since the epoch.
     """
-    ranked = [kind for kind in digest.ranked() if kind.samples]
-    hosts = {host or alert.host for kind in ranked for alert in kind.samples}
+    quotable = [alert for kind in digest.kinds for alert in kind.samples]
+    hosts = {host or alert.host for alert in quotable}
     label = ", ".join(sorted(hosts)[:3]) or host or short_host_name()
-    if digest.count == 1 and ranked:
-        alert = ranked[0].samples[0]
+    if digest.count == len(quotable) == 1:
+        alert = quotable[0]
         rest = after_stamp(alert.text)
         named = rest != alert.text and rest.partition(" ")[0].partition(".")[0] == label
         head = " ".join([label] * (not named) + [clock(alert.sent, now)] * (rest == alert.text))
         return quote(f"[{head}] " if head else "", alert, DM_LIMIT)
-    count, _, first, last = digest.beside([])
+    count, _, first, last = digest.with_rest(digest.kinds)
     head = f"[{label}] {plural(count)}, {clock(first, now)} to {clock(last, now)}"
-    lines, shown = fit(ranked, DM_LIMIT - len(head) - 120, now)
-    count, kinds, _, last = digest.beside(ranked[:shown])
+    lines, _, left = fit(digest.ranked(), DM_LIMIT - len(head) - 120, now)
+    count, kinds, _, last = digest.with_rest(left)
     if count:
         others = plural(kinds, "other kind")
         lines.append(f"and {count:,} more of {others}, last {clock(last, now)}")

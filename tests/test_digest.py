@@ -279,6 +279,51 @@ def test_lines_whose_other_words_mostly_differ_are_of_two_kinds() -> None:
     assert any("disconnected by user" in line for line in entries(text)), text
 
 
+# what makes a DM longer than a phone shows at once
+OTHERS = [f"web1 {tag}: link {end}" for tag in "pqrstuv" for end in ("up", "down now")]
+SESSION = "web1 {}[{}]: session opened for user {} by (uid=0)"
+FAILURE = "web1 sshd[7]: authentication failure; logname= uid=0 tty=ssh rhost=192.0.2.{}"
+
+
+def test_in_a_long_digest_one_message_of_two_programs_is_told_once_with_whom_it_was_about() -> None:
+    texts = [SESSION.format("su", n, "cyrus") for n in range(5)]
+    texts += [SESSION.format("sshd", n, "news") for n in range(7)]
+    assert len(entries(digest(*texts))) == 2
+    text = digest(*texts, *OTHERS)
+    assert len([line for line in entries(text) if "session" in line]) == 1
+    assert differing(text) == "user news ×7, cyrus ×4"
+    assert told(text) == (26, 26)
+
+
+def test_in_a_long_digest_a_value_that_only_some_lines_have_makes_no_kind_of_its_own() -> None:
+    texts = [FAILURE.format(4)] * 6 + [FAILURE.format(5) + "  user=root"] * 9
+    text = digest(*texts, *OTHERS)
+    assert len([line for line in entries(text) if "failure" in line]) == 1
+    assert differing(text) == "rhost 192.0.2.5 ×9, 192.0.2.4 ×5; user root ×9, 5 others"
+    assert told(text) == (29, 29)
+
+
+@pytest.mark.parametrize("others", [2, 90])
+@pytest.mark.parametrize("times", [1, 2])
+def test_in_a_long_digest_what_came_at_most_twice_stays_quoted(times: int, others: int) -> None:
+    usual, rare = FAILURE.format(4), FAILURE.format(5) + "  user=root"
+    text = digest(*[usual] * others, *[rare] * times, *OTHERS)
+    assert {rare, *[usual] * (others == 2)} <= set(entries(text))
+
+
+@pytest.mark.parametrize("others", [1, 90])
+def test_in_a_long_digest_the_one_session_of_a_program_stays_quoted(others: int) -> None:
+    alone, usual = SESSION.format("login", 3, "root"), SESSION.format("su", 3, "cyrus")
+    text = digest(*[usual] * others, alone, *OTHERS)
+    assert {usual, alone} <= set(entries(text))
+
+
+def test_in_a_long_digest_messages_of_which_most_words_differ_are_told_each() -> None:
+    texts = ["web1 a: link is gone for good now"] * 9 + ["web1 b: link is back since a while"] * 9
+    text = digest(*texts, *OTHERS)
+    assert {texts[0], texts[-1]} <= set(entries(text))
+
+
 # ---- what is rare is on top, whoever wants to hide it ----
 
 ROOT = "Nov 23 14:03:50 web1 sshd[41]: Accepted password for root from 203.0.113.66 port 522 ssh2"
@@ -609,7 +654,7 @@ def test_in_a_long_digest_few_of_the_differing_values_are_named_and_in_a_short_o
     hosts = [f"host-{letter}.customers.provider.example" for letter in "abcdefghi"]
     stamp = "Nov 23 03:02:15 web1"
     attack = [f"{stamp} ftpd: connection from {host} refused by policy" for host in hosts]
-    others = [f"{stamp} {name}: link {end}" for name in "pqrstuv" for end in ("up", "down now")]
+    others = [line.replace("web1", stamp) for line in OTHERS]
     short, long = digest_of(stamped(attack)), digest_of(stamped([*attack, *others]))
     assert [host in short for host in hosts] == [True] * 9 and "other" not in short
     assert [host in long for host in hosts] == [True] * 4 + [False] * 5 and "5 others" in long

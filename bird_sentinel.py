@@ -2394,13 +2394,18 @@ def parse(argv: list[str]) -> Any:
     return options
 
 
-def short_way(words: list[str], no_wait: bool) -> Any:
-    """What swatch runs once a line, `send --no-wait -- TEXT`, and `send TEXT`, as argparse would
-    have them: that alone takes as long to load as all else that an alert needs."""
+def short_way(argv: list[str]) -> Any:
+    """What swatch runs once a line and a person by hand, `send [--no-wait] [--] TEXT`, as argparse
+    would have it, which takes as long to load as all else that an alert needs; else None."""
+    no_wait = argv[1:2] == ["--no-wait"]
+    dashes = argv[1 + no_wait :][:1] == ["--"]
+    words = argv[1 + no_wait + dashes :]
+    if argv[:1] != ["send"] or not dashes and any(word.startswith("-") for word in words):
+        return None
     namespace: Any = type(sys.implementation)
     return namespace(
         command="send", config=None, to=(), dry_run=False, stored=False, message=words,
-        no_wait=no_wait, dashes=no_wait)
+        no_wait=no_wait, dashes=dashes)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -2410,16 +2415,11 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with ignoring(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    options = short_way([], False)
+    options = short_way(["send"])
     try:
         if argv[:1] == ["worker"]:
             return run_worker(argv[1], argv[2], "now" in argv[3:])
-        if argv[:3] == ["send", "--no-wait", "--"]:
-            options = short_way(argv[3:], True)
-        elif argv[:1] == ["send"] and not any(word.startswith("-") for word in argv):
-            options = short_way(argv[1:], False)
-        else:
-            options = parse(argv)
+        options = short_way(argv) or parse(argv)
         return COMMANDS[options.command][0](options)
     except SystemExit:  # --help, --version
         return DELIVERED

@@ -279,6 +279,14 @@ def test_lines_whose_other_words_mostly_differ_are_of_two_kinds() -> None:
     assert any("disconnected by user" in line for line in entries(text)), text
 
 
+def test_a_word_that_ends_a_part_of_the_message_makes_a_difference_between_kinds() -> None:
+    form = "web1 sshd[7]: PAM {} more authentication {}; uid=0 euid=0 tty=ssh rhost=192.0.2.{}"
+    one = form.format(1, "failure", 1)
+    text = digest(*(form.format(n, "failures", n) for n in range(2, 40)), one)
+    assert one in entries(text)
+    assert len(entries(text)) == 2
+
+
 # what makes a DM longer than a phone shows at once
 OTHERS = [f"web1 {tag}: link {end}" for tag in "pqrstuv" for end in ("up", "down now")]
 SESSION = "web1 {}[{}]: session opened for user {} by (uid=0)"

@@ -794,13 +794,16 @@ STAMP = (
 NUMBERS = r"(?ai)\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b|[0-9]+"
 # a word that always differs: a number, perhaps with a unit, a time, a process id, a hex number
 COUNTER = (
-    r"(?ai)(?:[a-z_.]+=)?(?:[\d.,:+-]*\d[a-z%]{0,3}|0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{8,}"
+    r"(?ai)(?:[\w.-]+=)?(?:(?:[\d.,:+-]|(?<=\d)t(?=\d))*\d[a-z%]{0,3}(?:/(?:tcp|udp))?"
+    r"|0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{8,}|audit\([\d.:]+"
     r"|[^\[]*\[\d+\]?|mon|tue|wed|thu|fri|sat|sun)"
 )
 ADDRESS = (  # IPv4, and IPv6 or MAC
-    r"(?ai)(?:[a-z_.]+=)?(?:\d{1,3}(?:\.\d{1,3}){3}(?:[:/]\d+)?"
+    r"(?ai)(?:[\w.-]+=)?(?:\d{1,3}(?:\.\d{1,3}){3}(?:/\d+)?"
     r"|(?=.*[a-f]|.*::)[\da-f]*(?::[\da-f]*){2,}[\d.]*)"
 )
+
+PORT = r"\b((?:\d{1,3}\.){3}\d{1,3}):\d+\b"  # behind an address
 
 LOOKED_AT = 300  # characters of a text, from which its kind is taken
 SIBLINGS = 32  # kinds of one beginning; what is like none of them is counted to the last
@@ -828,12 +831,12 @@ def beginning(words: list[str]) -> tuple[str, int]:
     return " ".join([program, *[*words[tag + 1 : tag + 3], "", ""][:2]]), tag + 3
 
 
-def columns(words: list[str]) -> dict[str, str]:
+def columns(line: str) -> dict[str, str]:
     """A line's words, by where they stand: a name=value by its name, wherever it is, another word
-    by which of those it is."""
+    by which of those it is.  The port behind an address is left out."""
     found: dict[str, str] = {}
     plain = 0
-    for word in words:
+    for word in re.sub(PORT, r"\1", line).split():
         name, sign, _ = word.partition("=")
         if not sign or name.isdecimal() or name in found:
             name, plain = str(plain), plain + 1
@@ -864,11 +867,15 @@ class Kind:
         for column in list({**self.raw, **other.raw})[:LOOKED_AT]:
             word, first = other.raw.get(column, ""), self.raw.setdefault(column, "")
             if word != first or column in self.values or column in other.values:
-                # up to now all had the first one's word
-                seen = self.values.setdefault(column, {first: self.count})
-                for value, times in other.values.get(column, {word: other.count}).items():
-                    value = value if value in seen or len(seen) < VALUES else ""
-                    seen[value] = seen.get(value, 0) + times
+                # up to now all had the first one's word; "" stands for those without a place
+                seen = self.values.setdefault(column, {first: self.count} if first else {})
+                its = other.values.get(column, {word: other.count} if word else {})
+                full = "" in seen
+                for value, times in its.items():
+                    known = value in seen or not full and len(seen) < VALUES
+                    seen[value * known] = seen.get(value * known, 0) + times
+                for value in seen.keys() - its.keys() if "" in its else ():  # they may be in there
+                    seen[""] += seen.pop(value)
         self.words = [word if word == its else "*" for word, its in zip(self.words, other.words)]
         self.count += other.count
         self.first, self.last = min(self.first, other.first), max(self.last, other.last)
@@ -877,24 +884,25 @@ class Kind:
 
     def message(self) -> list[str]:
         """The template without its program and without what is name=value."""
-        words = [word for word, column in zip(self.words, self.raw) if column.isdecimal()]
-        return words[beginning(self.words)[1] - 2 :]
+        words = list(zip(self.words, self.raw))[beginning(self.words)[1] - 2 :]
+        return [word for word, column in words if column.isdecimal()]
 
     def differing(self, crowded: bool) -> str:
         """What an administrator would look for in those that are not quoted: services, addresses,
         users, and how often each.  In a crowded DM there are fewer."""
         parts: list[str] = []
-        quoted = columns(after_stamp(self.samples[0].text)[:LOOKED_AT].split())
+        quoted = columns(after_stamp(self.samples[0].text)[:LOOKED_AT])
         for column, seen in self.values.items():
+            label = column
+            if column.isdecimal():  # the word before it, if all have that one
+                before = str(int(column) - 1)
+                label = "" if before in self.values else self.raw.get(before, "")
+                label = label if label.isalpha() else ""
             times = {word: count - (word == quoted.get(column)) for word, count in seen.items()}
-            words = sorted((word for word in times if word and times[word]),
-                           key=lambda word: -times[word])
+            told_of = (word for word in times if times[word] and word not in ("", label + "="))
+            words = sorted(told_of, key=lambda word: -times[word])
             counters = [word for word in words if re.fullmatch(COUNTER, bare(word))
                         and not re.fullmatch(ADDRESS, bare(word))]
-            label = column
-            if column.isdecimal():
-                label = self.raw.get(str(int(column) - 1), "")
-                label = label if label.isalpha() else ""
             if words and 2 * len(counters) <= len(words) and len(parts) < 3 and (
                 label or not parts or not crowded
             ):
@@ -905,7 +913,7 @@ class Kind:
                         told.append(bare(value) + f" ×{times[word]:,}" * (times[word] > 1))
                 others = self.count - 1 - sum(times[word] for word in words[: len(told)])
                 told += [plural(others, "other")] * (others > 0)
-                parts.append(f"{label} {', '.join(told)}".strip())
+                parts.append(f"{bare(label)} {', '.join(told)}".strip())
         return "; ".join(parts)
 
 
@@ -921,15 +929,19 @@ def likeness(words: list[str], others: list[str]) -> float:
 
 def joined(kinds: list[Kind]) -> list[Kind]:
     """The kinds for a DM of more lines than a phone shows at once: those of one message are one,
-    whichever program says it and what name=value is in it, but for the rare ones."""
+    whichever program says it and what name=value is in it; rare ones only where nothing but a word
+    of the message differs."""
     groups: list[list[Kind]] = []
     known: dict[tuple[int | str, ...], list[tuple[list[str], list[Kind]]]] = {}
     for kind in kinds:
         message = kind.message()
-        alike = known.setdefault((len(message), *message[:2]), []) if kind.count > 1 else []
+        common = message and kind.count > 1
+        alike = known.setdefault((len(message), *message[:2]), []) if common else []
         for its, group in alike[:SIBLINGS]:
-            rare = min(kind.count, group[0].count) <= RARE and len(kind.raw) != len(group[0].raw)
-            if not rare and likeness(message[2:], its[2:]) >= 0.5:
+            first, few = group[0], min(kind.count, group[0].count) <= RARE
+            same = (beginning(kind.words)[0] == beginning(first.words)[0]
+                    and kind.raw.keys() == first.raw.keys())
+            if (same or not few) and likeness(message[2:], its[2:]) >= 0.5:
                 group.append(kind)
                 break
         else:
@@ -945,8 +957,9 @@ def joined(kinds: list[Kind]) -> list[Kind]:
 
 
 def bare(word: str) -> str:
-    """A word without the punctuation around it, and cut."""
-    return word.strip("()[]{}<>,;:\"'.*#")[:60] or word[:60]
+    """A word without the punctuation around it, and cut; with nothing in it of our own list."""
+    word = re.sub("[×;\u2800\u3164]", "?", word.strip("()[]{}<>,;:\"'.*#") or word)
+    return str(word[:60])
 
 
 class Digest:
@@ -965,7 +978,7 @@ class Digest:
         self.to: list[str] = []
         self.counted: list[str] = []
         self.folded: list[str] = []
-        self.index: dict[tuple[int, str], list[Kind]] = {}
+        self.index: dict[tuple[int, int, str], list[Kind]] = {}
 
     @property
     def count(self) -> int:
@@ -985,12 +998,12 @@ class Digest:
         """
         line = after_stamp(alert.text)[:LOOKED_AT]
         words = re.sub(NUMBERS, "#", line).split()
-        kind = Kind(words, columns(line.split()), {}, 1, alert.sent, alert.sent)
+        kind = Kind(words, columns(line), {}, 1, alert.sent, alert.sent)
         kind.samples, kind.names = [alert], [alert.name]
         head, start = beginning(words)
         self.heads[head] = self.heads.get(head, 0) + 1
         self.to += [handle.lower() for handle in alert.to if handle.lower() not in self.to]
-        alike = self.index.setdefault((len(words), head), [])
+        alike = self.alike(kind)
         like, nearest = max(((likeness(words[start:], other.words[start:]), other)
                              for other in alike), key=lambda it: it[0], default=(0.0, None))
         if nearest is not None and (like > 0.5 or len(alike) >= SIBLINGS):
@@ -999,6 +1012,11 @@ class Digest:
             self.kinds.append(kind)
             alike.append(kind)
 
+    def alike(self, kind: Kind) -> list[Kind]:
+        """The kinds of this one's length and beginning."""
+        plain = sum(map(str.isdecimal, kind.raw))
+        return self.index.setdefault((len(kind.words), plain, beginning(kind.words)[0]), [])
+
     def ranked(self) -> list[Kind]:
         """The kinds, the rarest first.  Rare is what has a rare beginning, which an attacker does
         not choose; of equally rare ones what is of a program with few beginnings, as where he
@@ -1006,8 +1024,10 @@ class Digest:
         by_word: dict[str, int] = {}
         by_program: dict[str, int] = {}
         for head, count in self.heads.items():
-            word, program = head.rpartition(" ")[0], head.partition(" ")[0]
+            word = head.rpartition(" ")[0]
             by_word[word] = by_word.get(word, 0) + count
+        for word in by_word:
+            program = word.partition(" ")[0]
             by_program[program] = by_program.get(program, 0) + 1
 
         def rarity(kind: Kind) -> tuple[float, ...]:
@@ -1044,7 +1064,7 @@ class Digest:
         self.counted, self.to, self.rest, self.heads, kinds = unseal(path)
         self.kinds, self.folded = [Kind(*fields) for fields in kinds], [FOLDED]
         for kind in self.kinds:
-            self.index.setdefault((len(kind.words), beginning(kind.words)[0]), []).append(kind)
+            self.alike(kind).append(kind)
 
 
 def quote(start: str, alert: Alert, room: int) -> str:
@@ -1081,9 +1101,10 @@ def fit(
     """The lines that tell of kinds in at most `room` characters; the kinds of which they do, and
     those that are left: where not all fit, each is cut before one is left out."""
     ranked = sorted(ranked, key=lambda kind: not kind.samples)  # what cannot be quoted is left
-    for kinds, samples, each, most in ((ranked, SAMPLES, room, SHOWN), *(
-        (joined(ranked), 1, each, room) for each in CUTS
-    )):
+    fewer = joined(ranked)
+    for kinds, samples, each, most in (
+        (ranked, SAMPLES, room, SHOWN), *((fewer, 1, each, room) for each in CUTS)
+    ):
         lines: list[str] = []
         left, told = room, 0
         for kind in kinds:

@@ -94,6 +94,12 @@ def differing(text: str) -> str:
     return found[0][2] or ""
 
 
+# what makes a DM longer than a phone shows at once
+OTHERS = [f"web1 {tag}: link {end}" for tag in "pqrstuv" for end in ("up", "down now")]
+SESSION = "web1 {}[{}]: session opened for user {} by (uid=0)"
+FAILURE = "web1 sshd[7]: authentication failure; logname= uid=0 tty=ssh rhost=192.0.2.{}"
+
+
 # ---- the form: one alert ----
 
 FPM = "[23-Nov-2026 14:03:20] WARNING: [pool www] child 77 exited on signal 11 (SIGSEGV)"
@@ -231,6 +237,54 @@ def test_many_different_values_are_named_in_part_and_the_rest_counted() -> None:
     assert re.fullmatch(r"user bb(, (.)\2){7}, 43 others", differing(text)), text
 
 
+HOSTILE_NAME = "web1 sshd[3]: Failed password for invalid user {} from {} port 22 ssh2"
+LABELLED = {
+    "a name of a value as a user's name": (
+        [HOSTILE_NAME.format("admin", "192.0.2.1")] * 3
+        + [HOSTILE_NAME.format("a=b", "192.0.2.6")] * 40,
+        ["user from", "admin 192", "from port"],
+    ),
+    "a word before it that differs too": (
+        ["web1 relay: moved old mail from alice ok done now"]
+        + ["web1 relay: moved old mail to bob ok done now"] * 5,
+        ["from bob"],
+    ),
+    "nothing behind the name": (
+        ["web1 su: pam failure in session; tty=x ruser="] * 5
+        + ["web1 su: pam failure in session; tty=x ruser=bob"] * 4,
+        ["ruser  "],
+    ),
+    "what looks like our own list": (
+        ["web1 sshd[1]: Invalid user root\u2800×99;\u2800from\u28009.9.9.9 from 192.0.2.5"] * 5
+        + ["web1 sshd[1]: Invalid user admin from 192.0.2.5"] * 4,
+        ["×99", "\u2800"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LABELLED)
+def test_a_value_is_told_under_no_name_but_its_own_whatever_stands_there(what: str) -> None:
+    texts, wrong = LABELLED[what]
+    counted = [line for line in digest(*texts).split("\n") if COUNT.fullmatch(line)]
+    assert counted and not [words for words in wrong if words in "\n".join(counted)], counted
+
+
+@pytest.mark.parametrize("number_of_users", [30, 45, 300])
+@pytest.mark.parametrize("last", ["", "cron"])
+def test_how_often_a_value_came_is_told_exactly(number_of_users: int, last: str) -> None:
+    users = [a + b + "q" for a in string.ascii_lowercase[:20] for b in string.ascii_lowercase]
+    texts = [SESSION.format("login", 1, user) for user in ("amy", "amy", "zoe", "zoe", "zoe")]
+    texts += [SESSION.format("su", 1, user) for user in users[:number_of_users] + ["zoe"] * 400]
+    texts += [SESSION.format(last, 1, "zoe")] * 500 * bool(last)
+    text = digest(*texts, *OTHERS)
+    (quoted,) = (line for line in entries(text) if "session" in line)
+    for told_of in differing(text).removeprefix("user ").split(", "):
+        name, _, times = told_of.partition(" ×")
+        if "other" not in name:
+            sent = sum(f" {name} " in line for line in texts)
+            assert number(times or "1") == sent - (f" {name} " in quoted), text
+
+
 ALWAYS_DIFFERENT = {
     "a process id": "web1 cron[{n}]: job failed",
     "a port": "web1 sshd[1]: Connection reset by 192.0.2.5 port {n}",
@@ -239,6 +293,11 @@ ALWAYS_DIFFERENT = {
     "a hexadecimal number": "web1 kernel: segfault at 0x{n:x} ip 00007f41465e{n:04x}",
     "nginx's number of a connection": "[error] 812#812: *{n} limiting requests, zone login",
     "a day of the week": "web1 ftpd[1]: connection lost at {day} Nov 23",
+    "a time in ISO's form": "web1 app: request failed badly ts=2026-11-23T14:{n:02}:10Z",
+    "a port with a name of two words": "web1 app: request failed badly client-port={n}",
+    "a port and its protocol": "web1 kernel: dropped a packet on {n}/tcp",
+    "a port behind an address": "web1 app: request failed for 192.0.2.7:{n} badly",
+    "the serial number of an audit line": "type=AVC msg=audit(1700000000.1:{n}): avc: denied x",
 }
 
 
@@ -287,12 +346,6 @@ def test_a_word_that_ends_a_part_of_the_message_makes_a_difference_between_kinds
     assert len(entries(text)) == 2
 
 
-# what makes a DM longer than a phone shows at once
-OTHERS = [f"web1 {tag}: link {end}" for tag in "pqrstuv" for end in ("up", "down now")]
-SESSION = "web1 {}[{}]: session opened for user {} by (uid=0)"
-FAILURE = "web1 sshd[7]: authentication failure; logname= uid=0 tty=ssh rhost=192.0.2.{}"
-
-
 def test_in_a_long_digest_one_message_of_two_programs_is_told_once_with_whom_it_was_about() -> None:
     texts = [SESSION.format("su", n, "cyrus") for n in range(5)]
     texts += [SESSION.format("sshd", n, "news") for n in range(7)]
@@ -324,6 +377,28 @@ def test_in_a_long_digest_the_one_session_of_a_program_stays_quoted(others: int)
     alone, usual = SESSION.format("login", 3, "root"), SESSION.format("su", 3, "cyrus")
     text = digest(*[usual] * others, alone, *OTHERS)
     assert {usual, alone} <= set(entries(text))
+
+
+APART = {
+    "two programs": [SESSION.format(tag, 3, tag) for tag in ("login", "gdm") for _ in range(2)],
+    "lines of name=value alone": [
+        line for line in ("level=error msg=raid_failed disk=sdb", "unit=db state=dead code=9")
+        for _ in range(9)
+    ],
+    "an audit line that names what it is first": [
+        f"type=AVC msg=audit(17.1:{n}): avc: {what} {{ execute }} for pid=1 comm=x"
+        for what in ("denied", "granted") for n in range(40, 50)
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", APART)
+def test_in_a_long_digest_these_stay_apart(what: str) -> None:
+    texts = APART[what]
+    text = digest(*texts, *OTHERS)
+    assert {re.sub(r"\d", "", line) for line in texts} <= {
+        re.sub(r"\d", "", line) for line in entries(text)
+    }, text
 
 
 def test_in_a_long_digest_messages_of_which_most_words_differ_are_told_each() -> None:
@@ -380,6 +455,15 @@ def test_twenty_thousand_random_words_do_not_crowd_a_root_login_out_as(form: str
     text = digest(*texts[:9_000], ROOT, *texts[9_000:])
     assert ROOT in entries(text)[:3]
     assert told(text) == (20_001, 20_001)
+
+
+def test_random_words_of_two_programs_do_not_crowd_a_root_login_out() -> None:
+    chance = random.Random(7)
+    su = RANDOM_WORDS["a user name as the first word"]
+    sshd = "Nov 23 14:03:40 web1 sshd[2]: User {} from 192.0.2.5 not allowed"
+    words = ["".join(chance.choices(string.ascii_lowercase, k=8)) for _ in range(5_300)]
+    text = digest(*map(su.format, words[:300]), *map(sshd.format, words[300:]), ROOT)
+    assert ROOT in entries(text)[:3]
 
 
 def test_kinds_without_end_are_counted_exactly() -> None:

@@ -803,12 +803,12 @@ ADDRESS = (  # IPv4, and IPv6 or MAC
     r"|(?=.*[a-f]|.*::)[\da-f]*(?::[\da-f]*){2,}[\d.]*)"
 )
 
-PORT = r"\b((?:\d{1,3}\.){3}\d{1,3}):\d+\b"  # behind an address
+PORT_OR_PID = r"\b((?:\d{1,3}\.){3}\d{1,3}):\d+\b|\[\d+\](?=:)"  # behind an address, a program
 
 LOOKED_AT = 300  # characters of a text, from which its kind is taken
 SIBLINGS = 32  # kinds of one beginning; what is like none of them is counted to the last
 VALUES = 40  # different words at one place of which it is counted how often they came
-CROWDED = 72  # characters of these, in a DM of more lines than a phone shows at once
+CROWDED = 52  # characters of these, in a DM of more lines than a phone shows at once
 RARE = 2  # alerts of a kind that is rare
 KINDS = 300  # of which a folded backlog knows how many there were
 SAMPLES = 3  # alerts of a kind that are kept to be quoted
@@ -833,10 +833,10 @@ def beginning(words: list[str]) -> tuple[str, int]:
 
 def columns(line: str) -> dict[str, str]:
     """A line's words, by where they stand: a name=value by its name, wherever it is, another word
-    by which of those it is.  The port behind an address is left out."""
+    by which of those it is.  A port behind an address and a program's process id are left out."""
     found: dict[str, str] = {}
     plain = 0
-    for word in re.sub(PORT, r"\1", line).split():
+    for word in re.sub(PORT_OR_PID, r"\1", line).split():
         name, sign, _ = word.partition("=")
         if not sign or name.isdecimal() or name in found:
             name, plain = str(plain), plain + 1
@@ -892,12 +892,12 @@ class Kind:
         users, and how often each.  In a crowded DM there are fewer."""
         parts: list[str] = []
         quoted = columns(after_stamp(self.samples[0].text)[:LOOKED_AT])
-        for column, seen in self.values.items():
-            label = column
-            if column.isdecimal():  # the word before it, if all have that one
+        for column in filter(self.values.get, self.raw):
+            seen, label = self.values[column], column
+            if column.isdecimal():  # the word before it, if all have that one; a program has none
                 before = str(int(column) - 1)
                 label = "" if before in self.values else self.raw.get(before, "")
-                label = label if label.isalpha() else ""
+                label = label * (label.isalpha() and self.raw[column][-1:] != ":")
             times = {word: count - (word == quoted.get(column)) for word, count in seen.items()}
             told_of = (word for word in times if times[word] and word not in ("", label + "="))
             words = sorted(told_of, key=lambda word: -times[word])
@@ -910,8 +910,10 @@ class Kind:
                 for word in words[:8]:
                     if len(", ".join(told)) < (CROWDED if crowded else DM_LIMIT):
                         value = word[len(label) + 1 :] if word.startswith(f"{label}=") else word
+                        if value[-1] == ":":  # a program
+                            value = value.partition("(")[0] or value
                         told.append(bare(value) + f" ×{times[word]:,}" * (times[word] > 1))
-                others = self.count - 1 - sum(times[word] for word in words[: len(told)])
+                others = sum(times.values()) - sum(times[word] for word in words[: len(told)])
                 told += [plural(others, "other")] * (others > 0)
                 parts.append(f"{bare(label)} {', '.join(told)}".strip())
         return "; ".join(parts)

@@ -791,11 +791,16 @@ STAMP = (
     r"[T :-]\d\d:\d\d:\d\d[\d.,]{0,10}(?:Z|[+-]\d\d:?\d\d)?"
     r"(?: (?:[A-Z]{3,5}|\d{4}|[+-]\d{4})(?=[ \]]))?\]? +"
 )
-NUMBERS = r"(?ai)\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b|[0-9]+"
+# any number but one that says what a message is about: AH00126 of Apache, [1:2001:3] of snort
+NUMBERS = (
+    r"(?ai)(?<!\[\d:)(?<!\[\d{3}:)(?:\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b"
+    r"|(?-i:(?<![A-Z]{2}))(?<!\d)[0-9]+)"
+)
 # a word that always differs: a number, perhaps with a unit, a time, a process id, a hex number
 COUNTER = (
-    r"(?ai)(?:[\w.-]+=)?(?:(?:[\d.,:+-]|(?<=\d)t(?=\d))*\d[a-z%]{0,3}(?:/(?:tcp|udp))?"
-    r"|0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{8,}|audit\([\d.:]+"
+    r"(?ai)(?:[\w.-]+[=:])?(?:\d\d/[a-z]{3}/)?"
+    r"(?:(?:[\d.,:+/#-]|(?<=\d)t(?=\d))*\d:?[a-z%]{0,3}(?:/(?:tcp|udp))?"
+    r"|0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{6,}|audit\([\d.:]+"
     r"|[^\[]*\[\d+\]?|mon|tue|wed|thu|fri|sat|sun)"
 )
 ADDRESS = (  # IPv4, and IPv6 or MAC
@@ -828,7 +833,8 @@ def beginning(words: list[str]) -> tuple[str, int]:
     it takes to know them."""
     tag = next((place for place, word in enumerate(words[:3]) if word.endswith(":")), -1)
     program = words[tag] if tag >= 0 else ""
-    return " ".join([program, *[*words[tag + 1 : tag + 3], "", ""][:2]]), tag + 3
+    first = [word.partition("=<")[0] for word in words[tag + 1 : tag + 3]]  # not to whom
+    return " ".join([program, *[*first, "", ""][:2]]), tag + 3
 
 
 def columns(line: str) -> dict[str, str]:
@@ -838,7 +844,7 @@ def columns(line: str) -> dict[str, str]:
     plain = 0
     for word in re.sub(PORT_OR_PID, r"\1", line).split():
         name, sign, _ = word.partition("=")
-        if not sign or name.isdecimal() or name in found:
+        if not sign or name.isdecimal() or name in found or "(" in name:  # as in "root(uid=0)"
             name, plain = str(plain), plain + 1
         found[name] = word
     return found
@@ -883,9 +889,10 @@ class Kind:
         self.names += other.names
 
     def message(self) -> list[str]:
-        """The template without its program and without what is name=value."""
+        """The template without its program, without numbers and without what is name=value."""
         words = list(zip(self.words, self.raw))[beginning(self.words)[1] - 2 :]
-        return [word for word, column in words if column.isdecimal()]
+        return [word for word, column in words
+                if column.isdecimal() and not re.fullmatch(r"[^\w*]*#[\W#]*", word)]
 
     def differing(self, crowded: bool) -> str:
         """What an administrator would look for in those that are not quoted: services, addresses,
@@ -903,15 +910,15 @@ class Kind:
             words = sorted(told_of, key=lambda word: -times[word])
             counters = [word for word in words if re.fullmatch(COUNTER, bare(word))
                         and not re.fullmatch(ADDRESS, bare(word))]
+            many = len(seen) >= VALUES and times[words[0]] == 1 if words else True
             if words and 2 * len(counters) <= len(words) and len(parts) < 3 and (
-                label or not parts or not crowded
+                label or not many and (not parts or not crowded)
             ):
                 told: list[str] = []
                 for word in words[:8]:
                     if len(", ".join(told)) < (CROWDED if crowded else DM_LIMIT):
                         value = word[len(label) + 1 :] if word.startswith(f"{label}=") else word
-                        if value[-1] == ":":  # a program
-                            value = value.partition("(")[0] or value
+                        value = value.partition("(")[0] or value
                         told.append(bare(value) + f" ×{times[word]:,}" * (times[word] > 1))
                 others = sum(times.values()) - sum(times[word] for word in words[: len(told)])
                 told += [plural(others, "other")] * (others > 0)
@@ -923,8 +930,10 @@ def likeness(words: list[str], others: list[str]) -> float:
     """How many words of a message are those of another, as long as it: most, if it is of the same
     kind."""
     pairs = list(zip(words, others))
-    # a word that ends a part of the message is no value: "1 failure;" and "2 failures;"
-    if any(word != other and word[-1] == ";" and "=" not in word for word, other in pairs):
+    # what ends a part of the message is no value: "1 failure;" and "2 failures;", nor is "AH00126:"
+    if any(word != other and (word[-1] == ";" and "=" not in word
+                              or word[-1] in ":]" and re.search(r"\d", word))
+           for word, other in pairs):
         return 0.0
     return sum(word == other for word, other in pairs) / len(pairs) if pairs else 1.0
 
@@ -934,11 +943,12 @@ def joined(kinds: list[Kind]) -> list[Kind]:
     whichever program says it and what name=value is in it; rare ones only where nothing but a word
     of the message differs."""
     groups: list[list[Kind]] = []
-    known: dict[tuple[int | str, ...], list[tuple[list[str], list[Kind]]]] = {}
+    known: dict[tuple[object, ...], list[tuple[list[str], list[Kind]]]] = {}
     for kind in kinds:
         message = kind.message()
         common = message and kind.count > 1
-        alike = known.setdefault((len(message), *message[:2]), []) if common else []
+        key = (len(message), beginning(kind.words)[1], *message[:2])
+        alike = known.setdefault(key, []) if common else []
         for its, group in alike[:SIBLINGS]:
             first, few = group[0], min(kind.count, group[0].count) <= RARE
             same = (beginning(kind.words)[0] == beginning(first.words)[0]
@@ -1093,7 +1103,7 @@ def entry(kind: Kind, samples: int, room: int, now: float) -> list[str]:
     if kind.count > len(shown):
         differing = kind.differing(crowded=samples == 1)
         entries.append(f"  {kind.count - len(shown):,} more like this, last {clock(kind.last, now)}"
-                       + f": {differing}" * bool(differing))
+                       + f": {differing}" * (0 < len(differing) <= room))
     return entries
 
 

@@ -26,7 +26,8 @@ NIGHT_DM = NIGHT.with_name("logs-dm.txt")
 TIME = r"(?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d"
 # what a line of a DM begins with that quotes an alert: a time, ours or a stamp of its own
 ENTRY = re.compile(
-    rf"{TIME} |[A-Z][a-z]{{2}} [ \d]\d {TIME} |\d{{4}}[-/]\d\d[-/]\d\d[T ]{TIME}\S* "
+    rf"{TIME} |\[?(?:[A-Z][a-z]{{2}} )?[A-Z][a-z]{{2}} [ \d]\d {TIME}[\d.]* "
+    rf"|\d{{4}}[-/]\d\d[-/]\d\d[T ]{TIME}\S* |\d\d/\d\d-{TIME}"
 )
 COUNT = re.compile(rf"  ([\d,]+) more like this, last {TIME}(?:: (\S.*))?")
 REST = re.compile(rf"and ([\d,]+) more of [\d,]+ other kinds?, last {TIME}")
@@ -297,6 +298,12 @@ ALWAYS_DIFFERENT = {
     "a port with a name of two words": "web1 app: request failed badly client-port={n}",
     "a port and its protocol": "web1 kernel: dropped a packet on {n}/tcp",
     "a port behind an address": "web1 app: request failed for 192.0.2.7:{n} badly",
+    "a request's time": '192.0.2.7 - - [23/Nov/2026:14:03:{n:02} +0100] "GET / HTTP/1.1" 200',
+    "numbers of a thread": "[core:error] [pid 77{n}:tid 88{n}] [client 192.0.2.7:{n}] no such file",
+    "a process and its connection": "[error] {n}#{n}: *{n} limiting requests, zone login",
+    "a size behind a name": "web1 kernel: killed a process, total-vm:{n}kB",
+    "an address in memory": "web1 kernel: segfault in libc at 4f{n:02}ab sp 7ffe{n}",
+    "how long each step took": "web1 postfix: timed out, delays={n}.1/0/{n}/0",
     "the serial number of an audit line": "type=AVC msg=audit(1700000000.1:{n}): avc: denied x",
 }
 
@@ -308,6 +315,16 @@ def test_what_differs_always_is_not_named(value: str) -> None:
     assert differing(digest(*(form.format(n=n, day=days[n % 7]) for n in range(40)))) == ""
 
 
+PAM = "web1 CRON[5]: pam_unix(cron:session): session opened for user {} by (uid=0)"
+
+
+@pytest.mark.parametrize("user", ["{}", "{}(uid={})"])
+def test_users_are_told_as_users_with_their_ids_and_without(user: str) -> None:
+    names = ["root"] * 9 + ["www-data"] * 4 + ["backup"] * 2
+    text = digest(*(PAM.format(user.format(name, len(name))) for name in names))
+    assert differing(text) == "user root ×8, www-data ×4, backup ×2"
+
+
 def test_values_of_one_name_are_told_with_that_name_once() -> None:
     text = digest(*(f"web1 su: pam_unix: failure; rhost=192.0.2.{n % 4}" for n in range(40)))
     assert differing(text).count("rhost") == 1
@@ -317,6 +334,15 @@ def test_long_values_are_cut() -> None:
     names = [chr(97 + n) * 200 for n in range(9)]
     text = digest(*(f"web1 sshd[1]: Invalid user {name} from 192.0.2.5" for name in names))
     assert max(map(len, differing(text).split(", "))) < 80
+
+
+def test_where_all_must_be_short_what_differs_is_left_out_before_a_kind() -> None:
+    hosts = [f"host-{letter}.customers.provider.example" for letter in "abcdefghi"]
+    texts = [
+        f"web1 {tag}: {tag * 300} from {host}" for tag in string.ascii_lowercase for host in hosts
+    ] + [f"web1 {tag}{tag}: {tag * 900}" for tag in string.ascii_lowercase]  # fmt: skip
+    text = digest(*texts)
+    assert len(entries(text)) == 52 and not REST.fullmatch(text.split("\n")[-1])
 
 
 # ---- kinds ----
@@ -356,6 +382,13 @@ def test_in_a_long_digest_one_message_of_two_programs_is_told_once_with_both_nam
     assert told(text) == (26, 26)
 
 
+def test_in_a_long_digest_lines_with_the_host_and_without_it_do_not_mix_their_words() -> None:
+    line = "sshd[1]: Failed password for bob from {} port 1 ssh2"
+    texts = [("web1 " * (n % 2)) + line.format(f"192.0.2.{n % 2}") for n in range(80)]
+    text = digest(*texts, *OTHERS)
+    assert "web1" not in "".join(line for line in text.split("\n") if COUNT.fullmatch(line))
+
+
 def test_in_a_long_digest_a_value_that_only_some_lines_have_makes_no_kind_of_its_own() -> None:
     texts = [FAILURE.format(4)] * 6 + [FAILURE.format(5) + "  user=root"] * 9
     text = digest(*texts, *OTHERS)
@@ -381,6 +414,10 @@ def test_in_a_long_digest_the_one_session_of_a_program_stays_quoted(others: int)
 
 APART = {
     "two programs": [SESSION.format(tag, 3, tag) for tag in ("login", "gdm") for _ in range(2)],
+    "a ban and its end": [
+        f"2026-11-23 14:03:2{n},1 fail2ban.actions [945]: NOTICE [recidive] {what} 192.0.2.7"
+        for what in ("Ban", "Unban") for n in range(2)
+    ],
     "lines of name=value alone": [
         line for line in ("level=error msg=raid_failed disk=sdb", "unit=db state=dead code=9")
         for _ in range(9)
@@ -431,6 +468,48 @@ def test_user_names_made_of_two_words_do_not_push_a_root_login_down(joint: str) 
     text = digest(*texts[:70], ROOT, *texts[70:])
     assert entries(text)[0] == ROOT
     assert told(text) == (121, 121)
+
+
+SNORT = (
+    "11/23-14:03:01.123456  [**] [1:{}:3] {} [**] [Classification: Attempted Admin]"
+    " [Priority: 1] {{TCP}} 203.0.113.7:{} -> 192.0.2.1:80"
+)
+APACHE = (
+    "[Mon Nov 23 14:03:51.123456 2026] [core:error] [pid {}:tid {}] [client 203.0.113.7:{}] {}"
+)
+ODD = {
+    "a rule of snort's": (
+        [SNORT.format(2001, "ET SCAN Nmap", n) for n in range(290)],
+        [SNORT.format(3867, "Reverse shell established", 7)],
+    ),
+    "errors of Apache's, each with a number": (
+        [APACHE.format(n, n, n, "AH00128: File does not exist") for n in range(290)],
+        [APACHE.format(n, n, n, text) for n, text in enumerate(
+            ["AH00126: Invalid URI in request", "AH00037: Symbolic link not allowed",
+             "AH00046: child process exited abnormally"])],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_of_many_lines_of_the_same_decoration_those_of_another_meaning_are_quoted(
+    what: str,
+) -> None:
+    usual, odd = ODD[what]
+    text = digest(*usual, *odd, *OTHERS)
+    assert set(odd) <= set(text.split("\n")) and told(text)[0] == told(text)[1]
+
+
+def test_mail_that_does_not_reach_three_hundred_people_is_told_once() -> None:
+    chance = random.Random(9)
+    form = (
+        "web1 postfix/smtp[1]: 2344{:06X}: to=<{}@{}.example>, relay=none, delay=4, status=deferred"
+        " (connect: timed out)"
+    )
+    words = ["".join(chance.choices(string.ascii_lowercase, k=8)) for _ in range(600)]
+    text = digest(*(form.format(n, words[n], words[-n]) for n in range(1, 301)), *OTHERS)
+    (line,) = (line for line in entries(text) if "postfix" in line)
+    assert line.endswith("timed out)") and "to " in differing(text)
 
 
 RANDOM_WORDS = {

@@ -791,9 +791,10 @@ STAMP = (
     r"[T :-]\d\d:\d\d:\d\d[\d.,]{0,10}(?:Z|[+-]\d\d:?\d\d)?"
     r"(?: (?:[A-Z]{3,5}|\d{4}|[+-]\d{4})(?=[ \]]))?\]? +"
 )
-# any number but one that says what a message is about: AH00126 of Apache, [1:2001:3] of snort
+# any number but one that says what a message is about: AH00126 of Apache, [1:2001:3] of snort; and
+# whom a mail is from and to
 NUMBERS = (
-    r"(?ai)(?<!\[\d:)(?<!\[\d{3}:)(?:\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b"
+    r"(?ai)(?<==<)[^\s>]+|(?<!\[\d:)(?<!\[\d{3}:)(?:\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b"
     r"|(?-i:(?<![A-Z]{2}))(?<!\d)[0-9]+)"
 )
 # a word that always differs: a number, perhaps with a unit, a time, a process id, a hex number
@@ -807,7 +808,6 @@ ADDRESS = (  # IPv4, and IPv6 or MAC
     r"(?ai)(?:[\w.-]+=)?(?:\d{1,3}(?:\.\d{1,3}){3}(?:/\d+)?"
     r"|(?=.*[a-f]|.*::)[\da-f]*(?::[\da-f]*){2,}[\d.]*)"
 )
-
 PORT_OR_PID = r"\b((?:\d{1,3}\.){3}\d{1,3}):\d+\b|\[\d+\](?=:)"  # behind an address, a program
 
 LOOKED_AT = 300  # characters of a text, from which its kind is taken
@@ -833,8 +833,7 @@ def beginning(words: list[str]) -> tuple[str, int]:
     it takes to know them."""
     tag = next((place for place, word in enumerate(words[:3]) if word.endswith(":")), -1)
     program = words[tag] if tag >= 0 else ""
-    first = [word.partition("=<")[0] for word in words[tag + 1 : tag + 3]]  # not to whom
-    return " ".join([program, *[*first, "", ""][:2]]), tag + 3
+    return " ".join([program, *[*words[tag + 1 : tag + 3], "", ""][:2]]), tag + 3
 
 
 def columns(line: str) -> dict[str, str]:
@@ -853,7 +852,8 @@ def columns(line: str) -> dict[str, str]:
 class Kind:
     """Alerts of one template.
 
-    words: the template, in which a word that differs is "*"; raw: one alert's words, by column;
+    words: the template, in which a word that differs is "*"; head, start: its beginning, and where
+    that ends; raw: one alert's words, by column;
     values: how often each word came in a column, once they differ; count, first, last: how many,
     and when (seconds since the epoch); samples: the first few of those whose files are there;
     names: of all these files.
@@ -864,6 +864,7 @@ class Kind:
         first: float, last: float,
     ) -> None:
         self.words, self.raw, self.values = words, raw, values
+        self.head, self.start = beginning(words)
         self.count, self.first, self.last = count, first, last
         self.samples: list[Alert] = []
         self.names: list[str] = []
@@ -890,7 +891,7 @@ class Kind:
 
     def message(self) -> list[str]:
         """The template without its program, without numbers and without what is name=value."""
-        words = list(zip(self.words, self.raw))[beginning(self.words)[1] - 2 :]
+        words = list(zip(self.words, self.raw))[self.start - 2 :]
         return [word for word, column in words
                 if column.isdecimal() and not re.fullmatch(r"[^\w*]*#[\W#]*", word)]
 
@@ -910,10 +911,10 @@ class Kind:
             words = sorted(told_of, key=lambda word: -times[word])
             counters = [word for word in words if re.fullmatch(COUNTER, bare(word))
                         and not re.fullmatch(ADDRESS, bare(word))]
-            many = len(seen) >= VALUES and times[words[0]] == 1 if words else True
-            if words and 2 * len(counters) <= len(words) and len(parts) < 3 and (
-                label or not many and (not parts or not crowded)
-            ):
+            if not words or 2 * len(counters) > len(words):
+                continue
+            many = len(seen) >= VALUES and times[words[0]] == 1
+            if len(parts) < 3 and (label or not many and (not parts or not crowded)):
                 told: list[str] = []
                 for word in words[:8]:
                     if len(", ".join(told)) < (CROWDED if crowded else DM_LIMIT):
@@ -947,12 +948,11 @@ def joined(kinds: list[Kind]) -> list[Kind]:
     for kind in kinds:
         message = kind.message()
         common = message and kind.count > 1
-        key = (len(message), beginning(kind.words)[1], *message[:2])
+        key = (len(message), kind.start, *message[:2])
         alike = known.setdefault(key, []) if common else []
         for its, group in alike[:SIBLINGS]:
             first, few = group[0], min(kind.count, group[0].count) <= RARE
-            same = (beginning(kind.words)[0] == beginning(first.words)[0]
-                    and kind.raw.keys() == first.raw.keys())
+            same = kind.head == first.head and kind.raw.keys() == first.raw.keys()
             if (same or not few) and likeness(message[2:], its[2:]) >= 0.5:
                 group.append(kind)
                 break
@@ -1012,11 +1012,10 @@ class Digest:
         words = re.sub(NUMBERS, "#", line).split()
         kind = Kind(words, columns(line), {}, 1, alert.sent, alert.sent)
         kind.samples, kind.names = [alert], [alert.name]
-        head, start = beginning(words)
-        self.heads[head] = self.heads.get(head, 0) + 1
+        self.heads[kind.head] = self.heads.get(kind.head, 0) + 1
         self.to += [handle.lower() for handle in alert.to if handle.lower() not in self.to]
         alike = self.alike(kind)
-        like, nearest = max(((likeness(words[start:], other.words[start:]), other)
+        like, nearest = max(((likeness(words[kind.start :], other.words[kind.start :]), other)
                              for other in alike), key=lambda it: it[0], default=(0.0, None))
         if nearest is not None and (like > 0.5 or len(alike) >= SIBLINGS):
             nearest.take(kind)
@@ -1027,7 +1026,7 @@ class Digest:
     def alike(self, kind: Kind) -> list[Kind]:
         """The kinds of this one's length and beginning."""
         plain = sum(map(str.isdecimal, kind.raw))
-        return self.index.setdefault((len(kind.words), plain, beginning(kind.words)[0]), [])
+        return self.index.setdefault((len(kind.words), plain, kind.head), [])
 
     def ranked(self) -> list[Kind]:
         """The kinds, the rarest first.  Rare is what has a rare beginning, which an attacker does
@@ -1043,9 +1042,8 @@ class Digest:
             by_program[program] = by_program.get(program, 0) + 1
 
         def rarity(kind: Kind) -> tuple[float, ...]:
-            head = beginning(kind.words)[0]
-            word, program = head.rpartition(" ")[0], head.partition(" ")[0]
-            return (self.heads.get(head, 0), by_word.get(word, 0), by_program.get(program, 0),
+            word, program = kind.head.rpartition(" ")[0], kind.head.partition(" ")[0]
+            return (self.heads.get(kind.head, 0), by_word.get(word, 0), by_program.get(program, 0),
                     kind.count, len(kind.raw) // 25, kind.first)
 
         return sorted(self.kinds, key=rarity)
@@ -1607,7 +1605,7 @@ class Worker:
             if outcome.kind != "unclear" and not (outcome.kind == "retry" and often):
                 return self.defer(config, recipient, outcome)
             refusals += 1
-            head = beginning(part.kinds[0].words)[0] if part.kinds else FOLDED
+            head = part.kinds[0].head if part.kinds else FOLDED
             if not proved or aside not in ("", head):  # or does X take nothing by now?
                 told = self.post(config, recipient, notice(part, config.host))
                 if told.kind != "delivered":

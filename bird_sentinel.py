@@ -730,7 +730,8 @@ class State:
 
     started: when the worker was; waits: by scope; sent: when DMs went, for a day; burst: rounds in
     this burst; delivered: when the last DM went; known: when each recipient's id was first seen in
-    the config; told: of which troubles `on_trouble` was told.
+    the config; told: of which troubles `on_trouble` was told; sought: by recipient the files among
+    which a text is that X refuses, where a limit ended the search.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -738,6 +739,7 @@ class State:
         self.spool, self.saved, self.waits = spool, b"", dict[str, Wait]()
         self.started, self.delivered, self.burst = 0.0, 0.0, 0
         self.sent, self.told, self.known = list[float](), list[str](), dict[str, float]()
+        self.sought = dict[str, list[str]]()
         with ignoring(OSError, ValueError):
             vars(self).update(unseal(spool.path("state")))
         stored: Any = self.waits
@@ -748,6 +750,7 @@ class State:
         data = seal({
             "started": self.started, "delivered": self.delivered, "burst": self.burst,
             "sent": self.sent, "told": self.told, "known": self.known,
+            "sought": self.sought,
             "waits": {scope: list(vars(wait).values()) for scope, wait in self.waits.items()},
         })
         with ignoring(OSError):
@@ -1546,7 +1549,7 @@ class Worker:
         """What a recipient has not got, or these files of it."""
         digest = Digest()
         names = self.spool.names("to", recipient) if names is None else names
-        for name in sorted(names, key=FOLDED.__ne__):
+        for name in sorted(names, key=lambda name: (name != FOLDED, name)):
             if name in digest.counted:  # from before a crash
                 self.remove(recipient, name)
             else:
@@ -1589,13 +1592,17 @@ class Worker:
         taken, what X will not take is sought by halving: all else goes, in parts, and it is put
         aside as refused.
         """
-        parts, proved, refusals = [self.gather(recipient)], False, 0
+        sought = self.state.sought.get(recipient, [])
+        rest = set(self.spool.names("to", recipient)).difference(sought)
+        parts = [self.gather(recipient, names) for names in (sought, rest)]
+        proved, refusals = False, 0
         aside = ""  # the beginning of what was put aside since X took anything
         of_one_kind: list[Digest] = []  # which is sought through when all else went
         while parts or of_one_kind:
             part = (parts or of_one_kind).pop(0)
             if not part.count:
                 continue
+            self.state.sought[recipient] = part.names() * proved
             outcome = self.post(config, recipient, compose(part, config.host, time.time()))
             if outcome.kind == "delivered":
                 self.settle(config, recipient, part, "delivered in one DM")
@@ -1631,6 +1638,7 @@ class Worker:
                 self.put_aside(recipient, part, f"for @{config.handle(recipient)}: {again.error}")
                 self.settle(config, recipient, part, outcome.words + "; put aside")
                 aside = head
+        self.state.sought.pop(recipient, None)
 
     def halves(self, recipient: str, digest: Digest) -> list[Digest]:
         """The two parts of what X refuses; none where it cannot be parted."""

@@ -840,3 +840,17 @@ def test_what_is_put_aside_is_told_with_the_name_of_whoever_does_not_get_it(
     assert done.code == REFUSED and "put aside" in done.err
     assert "@second" in done.err and "@oncall" not in done.err, done.err
     assert [dm.recipient_id for dm in x.dms if EVIL in dm.text] == ["2002"]
+
+
+def test_a_search_goes_on_where_the_limit_ended_it(sentinel: Sentinel, x: FakeX) -> None:
+    asked = iter(range(10**6))  # each fourth request meets the limit
+    x.answer(ERRORS["429-88"], None, when=lambda r: r.recipient_id != "" and next(asked) % 4 == 3)
+    x.answer(ERRORS["403-about-blank"], None, when=lambda r: EVIL in r.text)
+    texts = [f"prog{letter}: is down" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    fill(sentinel, EVIL, *texts)
+    for _ in range(12):
+        sentinel.run("flush")
+    assert is_empty(sentinel)
+    said = "\n".join(dm.text for dm in x.dms)
+    assert [said.count(text) for text in texts] == [1] * len(texts)
+    assert [EVIL in kept for kept in put_aside(sentinel)] == [True]

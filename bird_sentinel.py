@@ -476,8 +476,8 @@ KEY = r"[!-~]+"  # printable ASCII without a space
 HANDLE = r"[A-Za-z0-9_]{1,50}"
 ID = r"[0-9]{1,20}"  # X has ids in 64 bits
 OWN = "~/.config/bird_sentinel/config.ini"  # which commands find by themselves
-LOOK_UP = "bird_sentinel authorize --to"
-AGAIN = "run: bird_sentinel authorize"
+AUTHORIZE = "bird_sentinel authorize"
+LOOK_UP, AGAIN = AUTHORIZE + " --to", "run: " + AUTHORIZE
 
 
 class Config:
@@ -1163,9 +1163,11 @@ def compose(digest: Digest, host: str, now: float) -> str:
 PORTAL = "in X's developer portal (console.x.com)"
 CALLBACK = PORTAL + ", in the app's user authentication settings, set any callback URL"
 PERMISSION = (
-    PORTAL + ", in the app's user authentication settings, choose 'Read and write and Direct"
-    " message', save, then run: bird_sentinel authorize"
+    PORTAL + ", in the app's user authentication settings, choose 'Read, write, and Direct"
+    " Messages', save, then run: bird_sentinel authorize"
 )
+LEVELS = ("read-write-directmessages", "")  # of access tokens, that may do; "": X does not tell
+UNCLEAR = "X's answer cannot be read"
 UNWILLING = "ask them to send the sentinel's account a DM first, or to accept message requests"
 CREDITS = "buy credits " + PORTAL
 MEANINGS: tuple[tuple[tuple[int | str, ...], str, str, str], ...] = (
@@ -1257,7 +1259,8 @@ def bounded(call: Callable[[], Any], seconds: int = CALL) -> Any:
     os.close(writer)
     with open(reader, "rb") as pipe:
         data = pipe.read()
-    os.waitpid(child, 0)
+    with ignoring(ChildProcessError):  # where the caller ignores SIGCHLD
+        os.waitpid(child, 0)
     with ignoring(ValueError):
         return json.loads(data)
 
@@ -1298,8 +1301,9 @@ def ask_x(config: Config, action: Callable[[Any, Callable[..., None]], Any]) -> 
             cause: Any = error
             while cause.args and isinstance(cause.args[0], Exception):  # tweepy wraps it, twice
                 cause = cause.args[0]
-            if not answers and getattr(cause, "response", None) is not None:
-                hear(cause.response)
+            response = getattr(cause, "response", None)
+            if not answers and hasattr(response, "headers"):
+                hear(response)
             answers.append([0, {}, "", reason(cause)])
         return answers[0]
 
@@ -1838,7 +1842,7 @@ def ask(question: str, hidden: bool = False) -> str:
 
 def named(words: str) -> list[str]:
     """Handles from what a person typed; raises Problem."""
-    handles = [word.lstrip("@") for word in words.replace(",", " ").split()]
+    handles = [word.lstrip("@") or word for word in words.replace(",", " ").split()]
     for handle in handles or ["nothing"]:
         if not handles or not re.fullmatch(HANDLE, handle):
             raise Problem(USAGE, f"{handle} is not a handle on X",
@@ -1858,16 +1862,19 @@ def ask_oauth(config: Config, pair: list[str], token: Mapping[str, str], pin: st
             handler.get_authorization_url(), handler.request_token)
 
     answer = ask_x(config, action)
-    outcome, found = judge(answer, {}, time.time()), answer.json()
+    found = answer.json()
     if answer.status == 200 and isinstance(found, list):
         return found
-    words, hint = outcome.error or "X's answer cannot be read", outcome.hint
-    # X says it in plain words, or in JSON; a page is somebody else's
-    if outcome.hint == AGAIN or answer.status == 401 and answer.body.strip("\r\n ")[:1] not in "<{":
+    if answer.body.strip()[:1] not in "<{":  # here X says it in plain words; a page is not X's
+        answer.body = json.dumps({"detail": answer.body})
+    outcome = judge(answer, dict(zip(KEYS, [*pair, *token.values()])), time.time())
+    words, hint = outcome.error or UNCLEAR, outcome.hint * (outcome.kind == "account")
+    if hint == AGAIN:
         if token:
             return None
         words = "X does not accept the consumer key and secret"
-        hint = "copy both anew, or, as X shows them once, regenerate them: " + PORTAL
+        hint = ("copy both anew, or, as X shows them once, regenerate them " + PORTAL
+                + f"; where {config.path} has them, take them out there")
     raise Problem(outcome.status or KEPT, words, hint or "try again later: bird_sentinel authorize")
 
 
@@ -1885,10 +1892,12 @@ def walk_pin_flow(config: Config, pair: list[str]) -> list[str]:
     raise Problem(REFUSED, "three PINs were not accepted; nothing was changed", AGAIN)
 
 
-def look_up(config: Config, handle: str = "") -> tuple[dict[str, Any], str]:
+def look_up(
+    config: Config, handle: str = "", wanted: Iterable[str] = ()
+) -> tuple[dict[str, Any], str]:
     """What X says of a handle, or of our own account: username, id, receives_your_dm (docs.x.com,
     "User lookup"; a cent each); and our token's access level.  {} where there is no such handle.
-    Raises Problem."""
+    Raises Problem, which names those that are `wanted`."""
     answer = (
         ask_as_account(config, "get_user", username=handle, user_fields=["receives_your_dm"])
         if handle else ask_as_account(config, "get_me")
@@ -1903,18 +1912,21 @@ def look_up(config: Config, handle: str = "") -> tuple[dict[str, Any], str]:
         return {}, level
     outcome = judge(answer, config.account, time.time())
     who = f"@{handle}" if handle else "the account"
-    raise Problem(outcome.status or KEPT, f"{who} could not be looked up: {outcome.error}",
-                  outcome.hint or "the keys are saved, so later no PIN is needed: "
-                  f"{LOOK_UP} {handle or 'HANDLE'}")
+    hint = f"{outcome.hint}; " * (outcome.kind == "account") + "the keys are saved, so later no PIN"
+    raise Problem(outcome.status or KEPT,
+                  f"{who} could not be looked up: {outcome.error or UNCLEAR}",
+                  f"{hint} is needed: {' --to '.join([AUTHORIZE, *wanted])}")
 
 
-def look_up_recipient(config: Config, handle: str) -> tuple[str, str]:
-    """A recipient's handle as X spells it, and its id; says what is in the way of its DMs.  Raises
-    Problem."""
-    user, sender = look_up(config, handle)[0], config.account["screen_name"]
+def look_up_recipient(config: Config, wanted: list[str]) -> tuple[str, str]:
+    """The first recipient's handle as X spells it, and its id; says what is in the way of its DMs.
+    Raises Problem, which names all that are `wanted`."""
+    handle, *others = wanted
+    user, sender = look_up(config, handle, wanted)[0], config.account["screen_name"]
     if not user:
+        again = " --to ".join([AUTHORIZE, "HANDLE", *others])
         raise Problem(USAGE, f"there is no account @{handle} on X",
-                      f"check the spelling, then, with no PIN: {LOOK_UP} HANDLE")
+                      f"check the spelling, then, with no PIN: {again}")
     name = user["username"]
     if name.lower() == sender.lower():
         say("warning", f"@{name} is the account that sends: nobody gets a notification for that")
@@ -1962,8 +1974,9 @@ def authorize(options: Any) -> int:
     wanted = named(" ".join(options.to)) if options.to else []
     pair = []
     for name in KEYS[:2]:
-        words, given = name.replace("_", " "), os.environ.get(f"BIRD_SENTINEL_{name.upper()}")
-        given = given or config.account.get(name) or ask(f"{words}: ", hidden="secret" in name)
+        words, known = name.replace("_", " "), config.account.get(name, "")
+        given = os.environ.get(f"BIRD_SENTINEL_{name.upper()}") or (
+            known if re.fullmatch(KEY, known) else ask(f"{words}: ", hidden=True))
         pair.append(given)
         if not re.fullmatch(KEY, given):
             raise Problem(USAGE, f"this is no {words}", "copy it from X's developer portal, whole")
@@ -1971,28 +1984,30 @@ def authorize(options: Any) -> int:
         wanted = named(ask("recipients (handles, with spaces between): "))
     me: dict[str, Any] = {}
     old = [config.account.get(name, "") for name in KEYS]
-    if wanted and pair == old[:2] and all(re.fullmatch(KEY, key) for key in old):
+    began = wanted or not config.account.get("screen_name")  # with a PIN, but it did not get far
+    if began and pair == old[:2] and all(re.fullmatch(KEY, key) for key in old):
         try:  # with tokens that X still accepts, no PIN is needed
-            me, level = look_up(config)
+            me, level = look_up(config, wanted=wanted)
         except Problem as problem:
-            if problem.hint != AGAIN:
+            if not problem.hint.startswith(AGAIN):
                 raise
-    if not me:
+    if not me or level not in LEVELS:  # a token keeps the level that it was made with
         config.account.update(zip(KEYS, pair + walk_pin_flow(config, pair)))
         config.account["screen_name"] = ""
         config.save()  # at once: a PIN is good for once
-        me, level = look_up(config)
+        me, level = look_up(config, wanted=wanted)
     config.account["screen_name"] = me["username"]
     config.save()
-    if level not in ("", "read-write-directmessages"):
+    if level not in LEVELS:
         raise Problem(REFUSED, "the app has no permission to send DMs (its access level is "
                       f"'{level}')", PERMISSION)
 
     # who they are on X, once, so that a DM costs no look-up
-    for name, recipient in [look_up_recipient(config, handle) for handle in wanted]:
+    for place in range(len(wanted)):
+        name, recipient = look_up_recipient(config, wanted[place:])
         others = {h: i for h, i in config.recipients.items() if h.lower() != name.lower()}
         config.recipients = {**others, name: recipient}
-    config.save()
+        config.save()  # at once, as the next one may fail
     config = read_config(path).check()
     show(f"Authorized as @{config.account['screen_name']}; the keys are in {path}.")
     try:
@@ -2000,23 +2015,31 @@ def authorize(options: Any) -> int:
     finally:
         show("\n" + swatch_lines(path))
         if "on_trouble" not in config.delivery:
-            show("So that somebody hears when DMs do not go out, name a command in the config:\n\n"
-                 f"[delivery]\non_trouble = mail -s 'no alerts from {short_host_name()}' root")
+            show("So that somebody hears when DMs do not go out, name a command in the config, in a"
+                 " line\nbelow [delivery], as in:\n\n"
+                 f"on_trouble = mail -s 'no alerts from {short_host_name()}' root")
     return DELIVERED
 
 
 def prove(config: Config, handles: list[str], test: bool) -> None:
-    """Deliver what was queued, with a test DM that carries a number: the whole way an alert takes,
+    """Deliver what was queued, then a test DM that carries a number: the whole way an alert takes,
     up to the phone.  Raises Problem."""
-    since, code = time.time(), str(random.SystemRandom().randrange(100, 1000))
     queued = sum(pending_in(spool)[0] for spool in spools(config.path))
-    if queued:
-        show(f"Delivering what was queued: {plural(queued)}.")
+    try:
+        if queued:
+            show(f"Delivering what was queued: {plural(queued)}.")
+        deliver_now(config)
+    except Problem as problem:  # the number is to stand in a DM of its own
+        if not test:
+            raise
+        say("warning", problem.message)
+    code, since = str(random.SystemRandom().randrange(100, 1000)), time.time()
     if test:
         text = f"bird_sentinel test: the number is {code}"
-        store(config.path, Alert(text, since, short_host_name(), handles))
-    deliver_now(config, since)
-    if test:
+        alert = Alert(text, since, short_host_name(), handles)
+        spool = store(config.path, alert)[0]
+        start_worker(config.path, spool, "now")
+        await_delivery(config, spool, {alert.name}, handles, since, since)
         show(f"X took a test DM for {at(handles)}.")
     while test and at_terminal():
         seen = ask("the number that the phone shows (Enter, if it shows none): ")
@@ -2057,7 +2080,8 @@ def advise(hint: str, config_path: str) -> str:
     """A hint whose commands are about the config in use, where that is not the user's own."""
     if config_path not in ("", os.path.expanduser(OWN)):
         option = f" --config {shlex.quote(config_path)}"
-        hint = re.sub(f"bird_sentinel ({'|'.join(COMMANDS)})", lambda it: it[0] + option, hint)
+        command = f"bird_sentinel ({'|'.join(COMMANDS)})(?! --help)"
+        hint = re.sub(command, lambda it: it[0] + option, hint)
     return hint
 
 
@@ -2198,10 +2222,10 @@ def await_delivery(
                       f"{worst.hint}; " * bool(worst.hint) + f"the next attempt is at {due}")
 
 
-def deliver_now(config: Config, since: float) -> int:
+def deliver_now(config: Config) -> int:
     """Have workers that are started from here try all that is pending, and wait; returns how many
     alerts that is.  Raises Problem."""
-    tried = {}
+    tried, since = {}, time.time()
     for spool in spools(config.path):
         names = {name for some in spool.pending().values() for name in some}
         if names:
@@ -2218,14 +2242,14 @@ def deliver_now(config: Config, since: float) -> int:
 
 def flush(options: Any) -> int:
     """Try now all that is pending."""
-    since, path = time.time(), locate_config(options.config)
+    path = locate_config(options.config)
     for spool in spools(path):
         for name in spool.names("refused") if options.discard_refused else ():
             if os.path.isdir(spool.path("refused", name)):
                 shutil.rmtree(spool.path("refused", name))
             else:
                 os.unlink(spool.path("refused", name))
-    count = deliver_now(read_config(path).check(), since)
+    count = deliver_now(read_config(path).check())
     show(f"delivered: {plural(count)}" if count else "nothing is pending")
     return DELIVERED
 
@@ -2451,7 +2475,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command.  Returns its exit status; errors are told on standard error."""
     argv = sys.argv[1:] if argv is None else argv
     os.umask(0o077)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         with ignoring(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     options = short_way(["send"])
@@ -2467,7 +2491,7 @@ def main(argv: list[str] | None = None) -> int:
         if problem.hint:
             path = ""
             with ignoring(Problem):
-                path = locate_config(options.config) if problem.status != USAGE else ""
+                path = locate_config(options.config)
             say("hint", advise(problem.hint, path))
         return problem.status
     except KeyboardInterrupt:

@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 
 AUTHORIZE = "bird_sentinel authorize"
-PERMISSION = "Read and write and Direct message"
+PERMISSION = "Read, write, and Direct Messages"
 KEYS = Row("account", "does not accept our keys", AUTHORIZE)
 NO_PERMISSION = Row("account", "no permission to send DMs", PERMISSION)
 NO_ACCESS = Row("account", "no access", "pay-per-use")

@@ -13,6 +13,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -195,12 +196,14 @@ def test_at_a_terminal_key_secret_recipients_pin_and_number_are_asked_for_in_thi
     assert {dm.recipient_id for dm in x.dms} == {"2002", "2003"}
 
 
-def test_at_a_terminal_the_consumer_secret_is_not_echoed(fresh: Sentinel, x: FakeX) -> None:
+def test_at_a_terminal_the_keys_are_not_echoed(fresh: Sentinel, x: FakeX) -> None:
     terminal = at_prompt(fresh, x, "PIN:")
     terminal.wait_for("PIN:")
     terminal.press(b"\x03")
     terminal.end()
-    assert x.consumer_key in terminal.screen and x.consumer_secret not in terminal.screen
+    assert [secret in terminal.screen for secret in (x.consumer_key, x.consumer_secret)] == [
+        False, False
+    ]  # fmt: skip
 
 
 def at_number(sentinel: Sentinel, x: FakeX) -> Terminal:
@@ -215,6 +218,20 @@ def test_the_number_is_to_be_seen_on_the_phone_alone(sentinel: Sentinel, x: Fake
     assert not re.search(rf"\b{number_in(x)}\b", terminal.screen)
     terminal.press(b"\x03")
     assert terminal.end() == 130, terminal.screen
+
+
+def test_the_number_stands_alone_whatever_test_dms_were_queued_before(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    x.answer(ERRORS["503-empty"], None, path=SEND)
+    for _ in range(4):
+        assert sentinel.run("authorize", "--to", "oncall").code == 75
+    assert sentinel.status()["pending"] == 4
+    x.clear_answers()
+    terminal = at_number(sentinel, x)
+    terminal.type(number_in(x))
+    assert terminal.end() == 0, terminal.screen
+    assert len(x.dms) == 2 and "4 alerts" in x.dms[0].text
 
 
 def test_a_wrong_number_is_asked_for_again_until_it_is_right(sentinel: Sentinel, x: FakeX) -> None:
@@ -533,6 +550,48 @@ def test_a_look_up_that_fails_after_the_pin_costs_no_second_one(
     assert dict(config_of(fresh)["recipients"]) == {"oncall": "2002"}
 
 
+def test_a_look_up_that_fails_costs_no_second_pin_where_recipients_are_in_the_config(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    x.answer(ERRORS["503-empty"], path=ME)
+    assert walk(sentinel).code == 75
+    done = sentinel.run("authorize", "--no-test")
+    assert (done.code, asked(x).count(ACCESS)) == (0, 1), done
+
+
+def last_command(done: Result) -> list[str]:
+    """The words behind `bird_sentinel` in the last hint."""
+    hints = [line for line in done.err.splitlines() if line.startswith("bird_sentinel: hint:")]
+    return hints[-1].rpartition("bird_sentinel ")[2].split()
+
+
+@pytest.mark.parametrize("odd", ["unknown", "not to be looked up"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_whoever_cannot_be_looked_up_takes_nobody_else_along(
+    fresh: Sentinel, x: FakeX, keys: list[str], odd: str, place: int
+) -> None:
+    x.add_user("third", "2004")
+    names = ["oncall", "second", "third"]
+    given = [*names[:place], "odd", *names[place + 1 :]] if odd == "unknown" else names
+    if odd != "unknown":
+        x.answer(ERRORS["503-empty"], path=LOOK_UP + names[place])
+    failed = walk(fresh, "--no-test", answers=[*keys, " ".join(given)])
+    assert failed.code == (2 if odd == "unknown" else 75), failed
+    again = [names[place] if word in ("odd", "HANDLE") else word for word in last_command(failed)]
+    done = fresh.run(*again, "--no-test")
+    assert (done.code, asked(x).count(ACCESS)) == (0, 1), (failed, done)
+    assert list(config_of(fresh)["recipients"]) == names
+
+
+def test_the_command_in_a_hint_names_the_config_in_use(
+    fresh: Sentinel, x: FakeX, keys: list[str], tmp_path: Path
+) -> None:
+    done = walk(fresh, "--config", str(tmp_path / "its own.ini"), "--to", "nobody_here",
+                answers=keys)  # fmt: skip
+    assert done.code == 2 and f"authorize --config '{tmp_path}/its own.ini' --to HANDLE" in done.err
+    assert "--config" not in fresh.run("send", "--nonsense").err
+
+
 # ---- what it finds out and tells ----
 
 
@@ -577,8 +636,73 @@ def test_an_app_without_dm_permission_is_told_at_once_what_to_change(
     x.access_level = level
     done = walk(sentinel)
     assert done.code == 77, done
-    assert "Direct message" in done.err and "console.x.com" in done.err
+    assert "Direct Messages" in done.err and "console.x.com" in done.err
     assert not [path for path in asked(x) if path.startswith(SEND)]
+
+
+@pytest.mark.parametrize("options", [(), ("--to", "oncall")], ids=["", "--to"])
+def test_once_the_app_has_dm_permission_the_command_in_the_hint_mends_it(
+    fresh: Sentinel, x: FakeX, keys: list[str], options: tuple[str, ...]
+) -> None:
+    x.access_level = "read"
+    failed = walk(fresh, *options, answers=[*keys, "oncall"][: 3 - len(options) // 2])
+    assert (failed.code, last_command(failed)) == (77, ["authorize"]), failed
+    x.access_level = "read-write-directmessages"
+    done = walk(fresh, *options, "--no-test", answers=["oncall"] if not options else [])
+    assert done.code == 0, done
+    assert fresh.run("send", "disk full").code == 0
+
+
+def test_keys_in_the_config_that_cannot_be_any_are_asked_for(
+    sentinel: Sentinel, x: FakeX, keys: list[str]
+) -> None:
+    text = sentinel.config.read_text()
+    sentinel.config.write_text(text.replace(x.consumer_key, "…"))
+    assert walk(sentinel, "--no-test", answers=keys[:1]).code == 0
+    assert config_of(sentinel)["account"]["consumer_key"] == x.consumer_key
+
+
+def test_of_keys_in_the_config_that_x_does_not_accept_it_says_where_they_are(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    text = sentinel.config.read_text()
+    sentinel.config.write_text(text.replace(x.consumer_secret, "its_old_one"))
+    done = walk(sentinel)
+    assert done.code == 77 and str(sentinel.config) in done.err, done
+
+
+def test_the_line_for_on_trouble_can_be_pasted_below_what_is_in_the_config(
+    first: First, sentinel: Sentinel
+) -> None:
+    with open(sentinel.config, "a") as config:
+        config.write(first.done.out[first.done.out.index("\non_trouble = ") :])
+    assert sentinel.run("send", "disk full").code == 0
+    assert "mail" in config_of(sentinel)["delivery"]["on_trouble"]
+
+
+def test_an_answer_that_is_not_utf_8_is_told_as_what_it_is(fresh: Sentinel) -> None:
+    done = fresh.run("authorize", input=b"\xff\n", env={"PYTHONIOENCODING": "utf-8:strict"})
+    assert (done.code, "this is no consumer key" in done.err) == (2, True), done
+
+
+def test_it_works_where_the_caller_ignores_that_children_end(sentinel: Sentinel) -> None:
+    done = sentinel.run(
+        "authorize", "--to", "second", "--no-test",
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+    )  # fmt: skip
+    assert done.code == 0, done
+
+
+@pytest.mark.parametrize("path", [REQUEST, ACCESS])
+@pytest.mark.parametrize("place", [0, 1])
+def test_no_key_comes_back_in_the_words_of_x(
+    fresh: Sentinel, x: FakeX, keys: list[str], path: str, place: int
+) -> None:
+    said = {"errors": [{"code": 999, "message": f"bad: {keys[place]}"}]}
+    x.answer(Answer(400, json=said), path=path, times=None)
+    done = walk(fresh, answers=[*keys, "oncall"])
+    assert done.code == 77 and "bad: …" in done.err and keys[place] not in done.err, done
+    assert "id" not in last_command(done)
 
 
 def test_an_app_whose_permission_x_does_not_tell_is_authorized(
@@ -636,11 +760,16 @@ def test_a_path_that_cannot_stand_in_a_swatchrc_is_warned_about(sentinel: Sentin
 
 # ---- one that fails before X has given the tokens ----
 
+OFF = Answer(401, body="Failed to validate oauth signature and token",
+             headers={"date": "Thu, 01 Jan 2026 00:00:00 GMT"})  # fmt: skip
 FAILURES = {
     "keys that X does not accept": (REQUEST, ERRORS["401-code-32"], 77, "consumer key"),
     "a callback URL that is not approved": (REQUEST, ERRORS["403-code-415"], 77, "callback URL"),
     "no callback URL": (REQUEST, ERRORS["401-code-417"], 77, "callback URL"),
     "a wrong clock": (REQUEST, ERRORS["401-code-135"], 77, "clock"),
+    "a clock that is off, at the page": (REQUEST, OFF, 77, "this machine's clock is"),
+    "a clock that is off, at the PIN": (ACCESS, OFF, 77, "this machine's clock is"),
+    "no tokens for the PIN": (ACCESS, Answer(200, json={}), 75, "no answer (TokenMissing)"),
     "a fault of X at the page": (REQUEST, ERRORS["503-130"], 75, "fault"),
     "a fault of X at the PIN": (ACCESS, ERRORS["500-html"], 75, "fault"),
     "a rate limit at the page": (REQUEST, ERRORS["429-88"], 75, "rate limit"),

@@ -117,6 +117,8 @@ def say(kind: str, message: str) -> None:
     with ignoring(OSError, ValueError, TypeError):  # no stderr; nor does a full pipe hold us up
         if select.select([], [sys.stderr], [], 1)[1]:
             show(f"bird_sentinel: {kind}: {message}", sys.stderr)
+        else:
+            sys.stderr = None  # once is enough
 
 
 def show(line: str, stream: Any = None) -> None:
@@ -252,16 +254,22 @@ def write_file(path: str, data: bytes, temporary: str) -> None:
     sync_directory(os.path.dirname(path))
 
 
+def user_name(uid: int) -> str:
+    """The name of the user with this id; "#" and the id, where it has none."""
+    with ignoring(KeyError):
+        return str(pwd.getpwuid(uid).pw_name)
+    return f"#{uid}"
+
+
 def require_safe(what: str, path: str, found: os.stat_result, others: int) -> None:
     """Raise Problem where a file or a directory belongs to somebody else, or lets others do what
     these bits of a mode stand for."""
     if found.st_uid not in (os.geteuid(), 0):
-        user = f"user id {found.st_uid}"
-        with ignoring(KeyError):
-            user = pwd.getpwuid(found.st_uid).pw_name
+        user = user_name(found.st_uid)
+        change = "sudo" if user[0] == "#" else "runuser"  # which knows no numbers
         raise Problem(CONFIG, f"the {what} {path} belongs to {user}",
-                      f"run it as that user (as root: runuser -u {user} -- bird_sentinel), or name"
-                      " a config of your own with --config")
+                      "name a config of your own with --config, or run it as that user (as root:"
+                      f" {change} -u {shlex.quote(user)} -- bird_sentinel)")
     if found.st_mode & others:
         may, mend = ("read or written", "600") if others & 0o044 else ("written", "go-w")
         raise Problem(CONFIG, f"the {what} {path} can be {may} by others",
@@ -289,7 +297,13 @@ def make_directory(path: str) -> None:
         sync_directory(parent)
 
 
+# neither a link nor a FIFO without a writer holds us up or leads us astray
+READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 UNREADABLE = (errno.EACCES, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)
+
+
+DAMAGED = ("bird_sentinel: a backlog was damaged on the disk, so not all alerts of it can be"
+           " counted; what is left of it is put aside; to read it, run there: bird_sentinel status")
 
 
 class Spool:
@@ -304,7 +318,7 @@ class Spool:
     def write(self, data: bytes, *names: str) -> None:
         """Write a file of the queue as a whole; raises OSError."""
         temporary = f"{names[-1]}.{os.getpid()}.{time.time_ns()}"
-        write_file(self.path(*names), data, self.path("tmp", temporary))
+        write_file(self.clear(stat.S_ISREG, *names), data, self.path("tmp", temporary))
 
     # -- what `send` does
 
@@ -314,6 +328,7 @@ class Spool:
         alert.name = f"{int(alert.sent * 1e9):019d}.{os.getpid()}.{short_host_name()}"
         for name in ("tmp", "to", "refused", "new"):
             make_directory(self.path(name))
+            require_ours(self.path(name))
         require_ours(self.root)
         require_ours(os.path.dirname(self.root))
         self.write(alert.dump(), "new", alert.name)
@@ -358,9 +373,8 @@ class Spool:
     def read(self, *names: str) -> Alert | None:
         """The alert in a file; None where it is gone.  What cannot be read is put aside, where a
         person sees it, and does not hold up the others."""
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            with open(os.open(self.path(*names), flags), "rb") as file:
+            with open(os.open(self.path(*names), READING), "rb") as file:
                 written = os.fstat(file.fileno()).st_mtime
                 return Alert.parse(names[-1], file.read(8 * DM_LIMIT), written)
         except FileNotFoundError:
@@ -368,7 +382,10 @@ class Spool:
         except OSError as error:
             if error.errno not in UNREADABLE:
                 raise  # it may pass
-            os.rename(self.path(*names), self.path("refused", names[-1]))
+            if names[0] != "refused":
+                os.rename(self.path(*names), self.path("refused", names[-1]))
+                with ignoring(FileNotFoundError):  # as a rename leaves it, where both are one file
+                    os.unlink(self.path(*names))
             return None
 
     def count_in(self, digest: Digest, recipient: str, name: str) -> None:
@@ -385,12 +402,13 @@ class Spool:
             if getattr(error, "errno", errno.EIO) not in UNREADABLE:
                 raise  # it may pass
             self.clear(lambda _: False, "to", recipient, name)
+            self.add(Alert(DAMAGED, time.time(), short_host_name()))
 
     def refused(self) -> list[Alert]:
         """What X would not take, and what could not be read."""
         return [
             self.read("refused", name)
-            or Alert("", sent_at(name, 0), "", name=name, why="it cannot be read")
+            or Alert("", sent_at(name, 0), "", name=name)
             for name in self.names("refused")
         ]
 
@@ -438,15 +456,17 @@ def spools(config_path: str) -> list[Spool]:
         root = os.path.join(home, "queue")
     uid, mark = os.geteuid(), binascii.crc32(os.fsencode(config_path))
     memories = (os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}", "/dev/shm")
-    name = f"bird_sentinel-{uid}-{mark:08x}.queue"
-    return [Spool(root)] + [
-        Spool(os.path.join(memory, name)) for memory in memories
-        if os.path.isabs(memory) and os.path.isdir(memory)
-    ]
+    found = [Spool(root)]
+    for memory in filter(os.path.isabs, memories):
+        path = os.path.join(memory, f"bird_sentinel-{uid}-{mark:08x}.queue")
+        ours = os.lstat(path).st_uid == uid if os.path.lexists(path) else os.path.isdir(memory)
+        found += [Spool(path)] * ours  # anybody may make one in /dev/shm, under any name
+    return found
 
 
 # a module is compiled once, a script at each start; nothing is imported from the caller's directory
 IMPORTED = "import sys; sys.path[0] = sys.argv.pop(1); from bird_sentinel import run; run()"
+GIVEN = ("BIRD_SENTINEL_CONSUMER_KEY", "BIRD_SENTINEL_CONSUMER_SECRET")  # to authorize
 SIGNALS = (1, 2, 14, 15, 17)  # HUP, INT, ALRM, TERM and CHLD, which a caller may have ignored
 
 
@@ -457,7 +477,8 @@ def start_worker(config_path: str, spool: Spool, *words: str) -> None:
     script = ["-c", IMPORTED, directory] if name == "bird_sentinel.py" else [f"{directory}/{name}"]
     command = [sys.executable, *script, "worker", config_path, spool.root, *words]
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
-    environment = {name: value for name, value in os.environ.items() if name != "SWATCH_LINE"}
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ("SWATCH_LINE", *GIVEN)}
     environment.update({
         name: os.path.abspath(environment[name])
         for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if environment.get(name)})
@@ -505,8 +526,8 @@ class Config:
             (missing, f"the config {path} has no usable {missing} in [account]", AGAIN),
             (not found, f"the config {path} has nobody in [recipients]",
              f"name them: {LOOK_UP} HANDLE"),
-            (odd, f"the config {path} has a recipient that is no handle = id",
-             f"have the ids looked up: {LOOK_UP} HANDLE"),
+            (odd, f"the config {path} has a recipient that is no handle = id: {', '.join(odd)}",
+             f"take that line out, then have the id looked up: {LOOK_UP} HANDLE"),
             (len({handle.lower() for handle in found}) < len(found),
              f"the config {path} has a recipient twice, in another case",
              "take one of the two lines out"),
@@ -583,7 +604,7 @@ def read_config(path: str) -> Config:
     parser.optionxform = str
     try:
         require_private(path, os.lstat(path))
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, READING)
         with open(descriptor, encoding="utf-8-sig") as file:
             require_private(path, os.fstat(descriptor))
             parser.read_file(file)
@@ -593,11 +614,12 @@ def read_config(path: str) -> Config:
         raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}",
                       f"see who may read it: ls -ld {shlex.quote(path)}") from None
     except UnicodeDecodeError:
-        raise Problem(CONFIG, f"the config {path} is not UTF-8 text") from None
+        raise Problem(CONFIG, f"the config {path} is not UTF-8 text",
+                      f"write it anew, or take it away and {AGAIN}") from None
     except configparser.Error as error:  # whose own words may hold a secret
         line = getattr(error, "lineno", 0) or getattr(error, "errors", [(1,)])[0][0]
         raise Problem(CONFIG, f"the config {path} has an error in line {line}",
-                      "it has [section] lines and name = value lines") from None
+                      "it has each [section] once, and name = value lines below") from None
     return Config(path, parser)
 
 
@@ -684,11 +706,12 @@ def limit_wait(headers: Mapping[str, str], now: float) -> float:
     """Seconds to wait after a 429: what Retry-After or the resets of what is used up say; a minute,
     if that is over; or else a window's length."""
     told, after = allowances(headers, now), headers.get("retry-after", "")[:12]
-    waits = [seconds for _, left, seconds in told if left == 0] or [s for *_, s in told]
+    waits = [seconds for _, left, seconds in told if left == 0]
     if after.isdecimal() and 0 < float(after) <= DAY:
         waits.append(float(after))
     over = re.fullmatch(r"-?\d+", headers.get("x-rate-limit-reset", ""))
-    return max(waits, default=MINUTE if over else WINDOW)
+    unknown = min((seconds for *_, seconds in told), default=MINUTE if over else WINDOW)
+    return max(waits, default=unknown)
 
 
 def seal(data: Any) -> bytes:
@@ -699,15 +722,18 @@ def seal(data: Any) -> bytes:
 
 def unseal(path: str) -> Any:
     """What `seal` made of, out of a file.  Raises OSError, and ValueError where it is damaged."""
-    with open(path, "rb") as file, ignoring(TypeError, KeyError, RecursionError):
+    with open(os.open(path, READING), "rb") as file, ignoring(TypeError, KeyError, RecursionError):
         found = json.loads(file.read())
         if found["crc32"] == binascii.crc32(json.dumps(found["data"]).encode()):
             return found["data"]
     raise ValueError(f"{path} is damaged")
 
 
+SCOPES = ("", "config", "fault")  # of waits of the whole account: for X, for the config, for us
+
+
 class Wait:
-    """Why the account (scope ""), the next round ("pace") or a recipient (its id) has to wait.
+    """Why all (SCOPES), the next round ("pace") or a recipient (its id) has to wait.
 
     began, until: seconds since the epoch; status: the exit status that tells of it; failures: in a
     row; error, hint: for a person.
@@ -729,9 +755,10 @@ class State:
     """What the worker knows beside the queue, and a later one, `send` and `status` want to know.
 
     started: when the worker was; waits: by scope; sent: when DMs went, for a day; burst: rounds in
-    this burst; delivered: when the last DM went; known: when each recipient's id was first seen in
-    the config; told: of which troubles `on_trouble` was told; sought: by recipient the files among
-    which a text is that X refuses, where a limit ended the search.
+    this burst; delivered: when the last DM went; known: for each recipient's id when the newest
+    alert was sent that it cannot have had, as it was not in the config; told: of which troubles
+    `on_trouble` was told; sought: by recipient the files among which a text is that X refuses,
+    where a limit ended the search.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -774,12 +801,12 @@ class State:
 
     def due(self, recipient: str, now: float) -> float:
         """When this recipient may get its next DM."""
-        return max(self.wait(scope).due(now) for scope in ("", "fault", "pace", recipient))
+        return max(self.wait(scope).due(now) for scope in (*SCOPES, "pace", recipient))
 
     def worst(self, recipient: str, now: float, since: float = 0.0) -> Wait:
         """What keeps this recipient's alerts from going, as far as it began since then: the worse
         of what is known of the account and of the recipient, or what they wait for longest."""
-        waits = [self.wait(scope) for scope in ("", "fault", recipient, "pace")]
+        waits = [self.wait(scope) for scope in (*SCOPES, recipient, "pace")]
         return max((wait for wait in waits if wait.began >= since), default=Wait(),
                    key=lambda wait: (wait.status, wait.due(now)))
 
@@ -1332,8 +1359,8 @@ def reason(error: BaseException) -> str:
          "the file with the CA certificates (ca_bundle, REQUESTS_CA_BUNDLE) is missing"),
         (r"SSL|certificate", "its TLS certificate cannot be verified"),
         (r"\[Errno -?\d+\] ([\w ,'-]+)", "{}"),
-        (r"^(?:InvalidURL|InvalidProxyURL|LocationParseError)",
-         "the address of the proxy is malformed"),
+        (r"^(?:InvalidURL|InvalidSchema|InvalidProxyURL|ProxySchemeUnknown|LocationParseError)",
+         "the address of the proxy is malformed, or of a kind that cannot be used"),
     ):
         found = re.search(pattern, f"{type(error).__name__} {error}")
         if found:
@@ -1416,7 +1443,7 @@ def run_command(command: str, text: str) -> None:
         shell = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=null,
                                  stderr=null, start_new_session=True)
         with ignoring(subprocess.TimeoutExpired):
-            shell.communicate(text.encode(), timeout=30)
+            shell.communicate(text.encode(errors="replace"), timeout=30)
         if shell.poll() is None:
             os.killpg(shell.pid, signal.SIGKILL)
         if shell.wait():
@@ -1471,24 +1498,30 @@ class Worker:
             self.config = config = read_config(self.config_path).check()
             with ignoring(OSError):
                 os.utime(self.spool.path("lock"), ns=(date, date))  # see found_good
-            self.distribute(config)
-            import_tweepy()
+            try:
+                self.distribute(config)
+            finally:  # what is distributed goes, even where a disk takes nothing any more
+                self.round(config)
         except Problem as problem:
-            if self.state.wait("").error != problem.message:
+            if self.state.wait("config").error != problem.message:
                 report(problem.message)
-            self.state.hold("", (0.0,), CONFIG, problem.message, problem.hint)
+            self.state.hold("config", (0.0,), CONFIG, problem.message, problem.hint)
             return MINUTE
-        if self.state.wait("").status == CONFIG:
-            del self.state.waits[""]
-        now, self.posted = time.time(), 0
-        due = [who for who in self.waiting() if self.state.due(who, now) <= now]
-        for recipient in due:
-            self.deliver(config, recipient)
-        if self.posted:
-            self.pace(config, len(due))
+        self.state.waits.pop("config", None)
         now = time.time()
         waits = [max(0.0, self.state.due(who, now) - now) for who in self.waiting()]
         return min(waits, default=None)
+
+    def round(self, config: Config) -> None:
+        """Give all they have not got to those who may get it now."""
+        now, self.posted = time.time(), 0
+        due = [who for who in self.waiting() if self.state.due(who, now) <= now]
+        try:
+            for recipient in due:
+                self.deliver(config, recipient)
+        finally:
+            if self.posted:
+                self.pace(config, len(due))
 
     def waiting(self) -> list[str]:
         """The ids for which something is pending, the longest waiting first, so that nobody
@@ -1503,7 +1536,9 @@ class Worker:
     def distribute(self, config: Config) -> None:
         """Give each recipient its own link to what was accepted, and fold what is too much."""
         ids, more = set(config.recipients.values()), True
-        now = time.time() if self.spool.names("to") else 0.0  # at first: known from the beginning
+        # who is new has had nothing of what is distributed; no clock tells that for sure
+        now = max((sent_at(name, time.time()) for who in self.spool.names("to")
+                   for name in self.spool.names("to", who)), default=0.0)
         for recipient in ids:
             make_directory(self.spool.clear(stat.S_ISDIR, "to", recipient))
         self.state.known = {who: self.state.known.get(who, now) for who in ids}
@@ -1524,8 +1559,9 @@ class Worker:
         for name in self.spool.names("to", gone):
             digest = self.gather(gone, [name])
             alone = name == FOLDED or handles.isdisjoint(digest.to)
-            for recipient in config.recipients.values():
-                if alone if digest.to else self.state.known[recipient] > digest.first:
+            for handle, recipient in config.recipients.items():
+                his = not digest.to or handle.lower() in digest.to
+                if alone and digest.to or his and self.state.known[recipient] >= digest.first:
                     try:
                         os.link(self.spool.path("to", gone, name),
                                 self.spool.path("to", recipient, name))
@@ -1546,8 +1582,12 @@ class Worker:
             with ignoring(FileNotFoundError):
                 os.unlink(self.spool.path("to", recipient, name))
         except OSError as error:
-            words = f"what X took cannot be removed from the queue: {lower(error)}"
-            self.state.hold("", SLOW[-1:], KEPT, words, "mend the disk or its directory")
+            self.stop(error)
+
+    def stop(self, error: OSError) -> None:
+        """Have nothing go for an hour, as what went cannot be told from what did not."""
+        words = f"what X was given cannot be removed from the queue: {lower(error)}"
+        self.state.hold("", SLOW[-1:], KEPT, words, "mend the disk or its directory")
 
     def gather(self, recipient: str, names: Iterable[str] | None = None) -> Digest:
         """What a recipient has not got, or these files of it."""
@@ -1618,7 +1658,7 @@ class Worker:
             refusals += 1
             head = part.kinds[0].head if part.kinds else FOLDED
             if not proved or aside not in ("", head):  # or does X take nothing by now?
-                told = self.post(config, recipient, notice(part, config.host))
+                told = self.post(config, recipient, notice(part, config))
                 if told.kind != "delivered":
                     return self.defer(config, recipient, told)
                 proved, aside = True, ""
@@ -1634,12 +1674,17 @@ class Worker:
                 self.settle(config, recipient, one, "delivered in one DM")
                 of_one_kind.insert(0, self.gather(recipient, names[:-1]))
                 refusals = 0
-            elif again.kind != outcome.kind or (again.kind == "retry" and self.post(
-                config, recipient, notice(part, config.host)
-            ).kind != "delivered"):  # by now X takes nothing
+            elif again.kind != outcome.kind or (
+                again.kind == "retry"
+                and self.post(config, recipient, notice(part, config)).kind != "delivered"
+            ):  # by now X takes nothing
                 return self.defer(config, recipient, again)
             else:
-                self.put_aside(recipient, part, f"for @{config.handle(recipient)}: {again.error}")
+                whose = f"for @{config.handle(recipient)}"
+                try:
+                    self.put_aside(recipient, part, f"{whose}: {again.error}")
+                except OSError as error:
+                    return self.stop(error)
                 self.settle(config, recipient, part, outcome.words + "; put aside")
                 aside = head
         self.state.sought.pop(recipient, None)
@@ -1710,7 +1755,7 @@ class Worker:
             if wait.status in (REFUSED, CONFIG) or scope == "fault":
                 handle = self.config.handle(scope) if self.config else scope
                 whom = f"@{handle}: " * scope.isdecimal()
-                name = re.sub(r"\d+", "", f"{whom}{wait.error}")
+                name = whom + re.sub(r"\d+", "", wait.error.partition(" (X says")[0])
                 found[name] = whom + wait.error, wait.hint, scope
         held = [w for w in waits.values() if w.status or w.error == X_LIMIT and w.due(now) > now]
         oldest = pending_in(self.spool)[1] if held and not found else now
@@ -1739,7 +1784,8 @@ class Worker:
         command = self.config and self.config.delivery.get("on_trouble")
         if self.config and command and (new or over):
             host, now = self.config.host or short_host_name(), time.time()
-            told = f"bird_sentinel on {host}: DMs {'go out again' if over else 'do not go out'}\n"
+            who = f"bird_sentinel of {user_name(os.geteuid())} on {host}"
+            told = f"{who}: DMs {'go out again' if over else 'do not go out'}\n"
             for words, hint, scope in (found[name] for name in sorted(new)):
                 whose: dict[str, str] = {}
                 backlogs, rest = [], Digest()
@@ -1756,12 +1802,13 @@ class Worker:
             run_command(command, told)
 
 
-def notice(part: Digest, host: str) -> str:
+def notice(part: Digest, config: Config) -> str:
     """What is sent in the place of a text that X may refuse."""
     now = time.time()
-    return (f"[{host or short_host_name()} {clock(now, now)}] X does not take a DM about"
-            f" {plural(part.count)} of {clock(part.first, now)}: what it will not take even alone"
-            " is put aside; to read it, run there: bird_sentinel status")
+    read = advise("bird_sentinel status", config.path)
+    return (f"[{config.host or short_host_name()} {clock(now, now)}] X does not take a DM about"
+            f" {plural(part.count)} of {clock(part.first, now)}: what it will not take is put"
+            f" aside; to read it, run there, as {user_name(os.geteuid())}: {read}")
 
 
 def run_worker(config_path: str, root: str, insist: bool) -> int:
@@ -1808,7 +1855,7 @@ def take_lock(spool: Spool, insist: bool) -> int | None:
     except OSError as error:
         report(f"the queue {spool.root} cannot be worked on: {lower(error)}")
         return None
-    for _ in range((4 * CALL if insist else 5) * 50):
+    for _ in range((int(DAY) if insist else 5) * 50):  # the other one may have many to ask X for
         with ignoring(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return lock
@@ -1973,9 +2020,9 @@ def authorize(options: Any) -> int:
     # what a person has to tell; nothing on disk changes before X has said yes to it
     wanted = named(" ".join(options.to)) if options.to else []
     pair = []
-    for name in KEYS[:2]:
+    for name, variable in zip(KEYS, GIVEN):
         words, known = name.replace("_", " "), config.account.get(name, "")
-        given = os.environ.get(f"BIRD_SENTINEL_{name.upper()}") or (
+        given = os.environ.get(variable) or (
             known if re.fullmatch(KEY, known) else ask(f"{words}: ", hidden=True))
         pair.append(given)
         if not re.fullmatch(KEY, given):
@@ -2133,11 +2180,11 @@ def store(config_path: str, alert: Alert) -> tuple[Spool, Problem | None]:
 
 def send(options: Any) -> int:
     """Accept an alert, which is then never lost; see to it that a worker is at it; and wait."""
-    since, text = time.time(), read_message(options)
-    path = locate_config(options.config)
+    since, text, path = time.time(), read_message(options), ""
     config: Config | None = None
     trouble: Problem | None = None
     try:
+        path = locate_config(options.config)
         if options.to or options.dry_run or not found_good(path):
             config = read_config(path).check()
     except Problem as problem:
@@ -2150,10 +2197,14 @@ def send(options: Any) -> int:
         show(compose(digest, config.host if config else "", since))
         return DELIVERED
 
+    if trouble and not path:
+        raise Problem(LOST, f"the alert could not be stored: {trouble.message}", trouble.hint)
     spool, unsafe = store(path, alert)
     options.stored = True
     if not trouble and not spool.pull():
         start_worker(path, spool)
+    if unsafe and trouble:  # nothing goes from here
+        raise Problem(CONFIG, unsafe.message, unsafe.hint + ", and send it again there")
     if unsafe:
         raise unsafe
     if trouble:
@@ -2166,8 +2217,8 @@ def send(options: Any) -> int:
         handles = choose(config, options.to)
         await_delivery(config, spool, {alert.name}, handles, since)
         show(f"delivered to {at(handles)}")
-    with ignoring(OSError), open(spool.path("trouble"), errors="replace") as file:
-        for line in file.read(10_000).splitlines():
+    with ignoring(OSError), open(os.open(spool.path("trouble"), READING), "rb") as file:
+        for line in clean(file.read(10_000)).splitlines():
             hint = line.startswith("hint: ")
             say("hint" if hint else "warning", advise(line[6 * hint :], path))
     return DELIVERED
@@ -2244,6 +2295,8 @@ def flush(options: Any) -> int:
     """Try now all that is pending."""
     path = locate_config(options.config)
     for spool in spools(path):
+        if options.discard_refused and spool.identity():
+            require_ours(spool.root)
         for name in spool.names("refused") if options.discard_refused else ():
             if os.path.isdir(spool.path("refused", name)):
                 shutil.rmtree(spool.path("refused", name))
@@ -2302,15 +2355,15 @@ def status(options: Any) -> int:
                         "nothing pending")
          + f", {plural(len(refused))} refused by X (below)" * bool(refused) + why)
     for name, value in {
-        "to_do": advise(hint, path) if error else "nothing", **facts,
-        "recipients": ", ".join(f"@{h} ({i})" for h, i in facts["recipients"].items()),
+        "to_do": advise(hint, path) if error else "read what is below" if refused else "nothing",
+        **facts, "recipients": ", ".join(f"@{h} ({i})" for h, i in facts["recipients"].items()),
         "worker": "running" if running else "not running",
         "queue": ", ".join(dict.fromkeys(places)),
     }.items():
         show(f"{name.replace('_', ' '):<14} {'none' if value in (None, '') else value}")
     for alert in refused:
         text = alert.text.replace("\n", "\n    ")
-        show(f"\nput aside, of {clock(alert.sent, now)}, {alert.why}:\n    {text}")
+        show(f"\nput aside, of {clock(alert.sent, now)}, {alert.why or 'damaged'}:\n    {text}")
     if refused:
         show(advise("\nwhen you have read it: bird_sentinel flush --discard-refused", path))
     return code
@@ -2480,7 +2533,7 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     options = short_way(["send"])
     try:
-        if argv[:1] == ["worker"]:
+        if argv[:1] == ["worker"] and len(argv) > 2:
             return run_worker(argv[1], argv[2], "now" in argv[3:])
         options = short_way(argv) or parse(argv)
         return COMMANDS[options.command][0](options)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import os
+import pwd
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -854,3 +856,11 @@ def test_a_search_goes_on_where_the_limit_ended_it(sentinel: Sentinel, x: FakeX)
     said = "\n".join(dm.text for dm in x.dms)
     assert [said.count(text) for text in texts] == [1] * len(texts)
     assert [EVIL in kept for kept in put_aside(sentinel)] == [True]
+
+
+def test_the_notice_says_what_to_run_and_as_whom(sentinel: Sentinel, x: FakeX) -> None:
+    path = sentinel.configure(path=sentinel.home / "its own" / "a.ini")
+    x.answer(ERRORS["403-about-blank"], None, when=lambda r: EVIL in r.text)
+    assert sentinel.run("send", "--config", str(path), EVIL).code == REFUSED
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    assert x.dms[-1].text.endswith(f", as {user}: bird_sentinel status --config '{path}'")

@@ -675,7 +675,7 @@ def test_the_line_for_on_trouble_can_be_pasted_below_what_is_in_the_config(
     first: First, sentinel: Sentinel
 ) -> None:
     with open(sentinel.config, "a") as config:
-        config.write(first.done.out[first.done.out.index("\non_trouble = ") :])
+        config.write("\n" + first.done.out.rpartition("\n\n")[2])
     assert sentinel.run("send", "disk full").code == 0
     assert "mail" in config_of(sentinel)["delivery"]["on_trouble"]
 

@@ -270,3 +270,42 @@ def test_when_x_takes_nothing_any_more_no_text_is_to_blame(
     time.sleep(4)
     status = away.status()
     assert status["refused"] <= aside and status["pending"] + status["refused"] == 31
+
+
+def test_an_alert_for_a_handle_whose_id_is_looked_up_again_goes_to_the_new_id(
+    away: Sentinel, busy_x: FakeX
+) -> None:
+    busy_x.add_user("third", "2004")
+    wait_for_x(away, 3, to="second")
+    put_all(away, ["for all: is down"])
+    take_out(away, {"oncall": "2002", "second": "2004"})
+    assert away.run("flush").code == 0
+    away.wait_idle()
+    assert [count(busy_x, who) for who in ("2002", "2003", "2004")] == [1, 0, 4]
+
+
+def test_an_alert_of_a_clock_that_was_ahead_goes_to_whoever_takes_the_others_place(
+    away: Sentinel, busy_x: FakeX
+) -> None:
+    away.configure({"oncall": "2002"}, interval="0.01")
+    wait_for_x(away, 1)
+    (ours,) = (away.queue / "to" / "2002").iterdir()
+    ours.rename(ours.with_name(f"{time.time_ns() + 3600 * 10**9}.1.web1"))
+    take_out(away, {"second": "2003"})
+    away.run("flush")
+    away.wait_idle()
+    assert count(busy_x, "2003") == 1
+
+
+def test_who_came_while_nothing_was_pending_is_not_given_again_what_it_had(
+    away: Sentinel, busy_x: FakeX
+) -> None:
+    away.configure({"oncall": "2002"}, interval="0.01")
+    wait_for_x(away, 0)
+    take_out(away, {"oncall": "2002", "second": "2003"})
+    busy_x.answer(ERRORS["403-349"], times=None, when=lambda r: r.recipient_id == "2002")
+    assert away.run("send", "disk full").code == 77
+    take_out(away, {"second": "2003"})
+    assert away.run("flush").code == 0
+    away.wait_idle()
+    assert count(busy_x, "2003") == 1

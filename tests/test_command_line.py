@@ -219,3 +219,9 @@ def test_version_is_told(bare: Sentinel) -> None:
 def test_help_is_not_asked_of_the_config(bare: Sentinel) -> None:
     done = bare.run("--config", "/dev/null/none", "status", "--help")
     assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["/a/config"]])
+def test_the_worker_is_no_command(fresh: Sentinel, words: list[str]) -> None:
+    done = fresh.run("worker", *words)
+    assert (done.code, "unexpected" in done.err) == (2, False), done

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Callable
 
 import pytest
 from conftest import COMMAND, Sentinel, until
@@ -273,3 +274,63 @@ def test_on_a_slow_disk_150_senders_at_once_all_store_their_alerts_and_none_is_h
     assert sum(alerts_in(dm.text) for dm in busy_x.dms) == CROWD
     # none waits for the syncs of all the others, of which each makes two
     assert max(seconds for _, seconds in found) < CROWD * 2 * DELAY
+
+
+# ---- read-only, by whatever way, while a worker has its files open ----
+
+
+@pytest.fixture
+def frozen(sentinel: Sentinel) -> Iterator[Callable[[], None]]:
+    """What makes the queue read-only."""
+
+    def freeze() -> None:
+        for command in (["--bind", queue, queue], ["-o", "remount,bind,ro", queue]):
+            done = subprocess.run(["mount", *command], capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"nothing can be mounted: {done.stderr.strip()}")
+
+    queue = str(sentinel.queue)
+    yield freeze
+    sentinel.kill()
+    subprocess.run(["umount", "-l", queue], capture_output=True, check=False)
+
+
+def test_of_a_refused_text_on_a_disk_that_became_read_only_a_person_hears_once(
+    x: FakeX, sentinel: Sentinel, frozen: Callable[[], None]
+) -> None:
+    x.answer(ERRORS["503-empty"], None)
+    assert sentinel.run("send", "evil").code == 75
+    frozen()
+    x.clear_answers()
+    x.answer(ERRORS["403-about-blank"], None, when=lambda r: "evil" in r.text)
+    x.wait_for(lambda: x.dms, 60)
+    time.sleep(10)
+    assert len(x.dms) == 1 and "does not take" in x.dms[0].text
+
+
+def test_with_something_else_in_the_place_of_the_directory_for_refused_texts_none_is_lost(
+    x: FakeX, sentinel: Sentinel
+) -> None:
+    assert sentinel.run("send", "all is well").code == 0
+    sentinel.wait_idle()
+    put(sentinel, "evil")
+    (sentinel.queue / "refused").rmdir()
+    (sentinel.queue / "refused").write_text("")
+    x.answer(ERRORS["403-about-blank"], None, when=lambda r: "evil" in r.text)
+    assert sentinel.run("flush").code == 75
+    time.sleep(8)
+    assert len(x.dms) == 2 and "does not take" in x.dms[1].text
+    assert sentinel.status()["pending"] == 1
+
+
+def test_what_is_distributed_goes_though_the_disk_takes_nothing_more(
+    x: FakeX, sentinel: Sentinel, frozen: Callable[[], None]
+) -> None:
+    x.answer(ERRORS["503-empty"], None)
+    assert sentinel.run("send", "distributed").code == 75
+    put(sentinel, "not yet")
+    frozen()
+    x.clear_answers()
+    x.wait_for(lambda: "distributed" in texts(x), 30)
+    time.sleep(5)
+    assert texts(x).count("distributed") == 1

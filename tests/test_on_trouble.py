@@ -6,12 +6,14 @@ The command here keeps each of its inputs in a file of its own.
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 from conftest import Sentinel, until
-from fake_x import ERRORS, FakeX
+from fake_x import ERRORS, FakeX, problem
 from test_backlog import put_all
 from test_crashes import word
 
@@ -235,3 +237,40 @@ def test_it_hears_of_the_long_backlog_of_each_and_of_who_else_waits(
     assert fresh.run("flush").code == 77
     told = listener.wait_for(1)[0]
     assert "root login on web7" in told and "1,100 alerts" in told
+
+
+def test_it_hears_of_each_recipient_whatever_digits_tell_their_names_apart(
+    fresh: Sentinel, x: FakeX, listener: Listener
+) -> None:
+    x.add_user("ops1", "3001")
+    x.add_user("ops2", "3002")
+    fresh.configure({"ops1": "3001", "ops2": "3002"}, on_trouble=listener.command, interval="1")
+    for number, who in enumerate(("ops1", "ops2"), 1):
+        x.answer(ERRORS["403-349"], times=None, path=f"/2/dm_conversations/with/300{number}/")
+        assert fresh.run("send", "disk full").code == 77
+        assert f"@{who}" in listener.wait_for(number)[-1]
+    assert all(f"@{who}" in fresh.run("send", "--no-wait", "more").err for who in ("ops1", "ops2"))
+
+
+def test_it_hears_once_of_a_trouble_that_x_tells_in_other_words_each_time(
+    fresh: Sentinel, x: FakeX, listener: Listener
+) -> None:
+    for trace in ("abcf", "bdea", "cafe"):
+        x.answer(problem(403, "Forbidden", f"Denied. Trace {trace}"), times=4)
+    assert fresh.run("send", "disk full").code == 77
+    assert [fresh.run("flush").code for _ in range(2)] == [77, 77]
+    assert len(listener.wait_for(1)) == 1
+
+
+def test_it_hears_whose_dms_do_not_go_out_and_what_to_run_even_with_an_odd_path_of_the_config(
+    fresh: Sentinel, x: FakeX, listener: Listener
+) -> None:
+    directory = os.fsencode(fresh.home) + b"/\xff"
+    os.mkdir(directory, 0o700)
+    path = directory + b"/its.ini"
+    shutil.copy(os.fsencode(fresh.config), path)
+    x.answer(ERRORS["401-code-89"], times=None)
+    assert fresh.run("--config", path, "send", "disk full").code == 77
+    told = listener.wait_for(1)[0]
+    assert f"of {pwd.getpwuid(os.geteuid()).pw_name} on web1" in told.split("\n")[0]
+    assert "bird_sentinel authorize --config" in told and "disk full" in told

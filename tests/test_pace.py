@@ -551,3 +551,11 @@ def test_a_fleet_that_shares_an_account_shares_its_limit_and_no_host_starves(
     finally:
         for one in fleet:
             one.kill()
+
+
+@pytest.mark.parametrize("told, seconds", [({"retry-after": "30"}, 30), ({}, 800)])
+def test_a_429_while_something_is_left_of_each_limit_lasts_no_longer_than_the_shortest(
+    told: dict[str, str], seconds: float
+) -> None:
+    headers = {**headers_of(14, 800), **headers_of(1300, 80_000, "x-user-limit-24hour", 1440)}
+    assert limit_wait({**headers, **told}, NOW) == pytest.approx(seconds, abs=JITTER)

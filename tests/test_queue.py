@@ -13,6 +13,8 @@ import shutil
 import socket
 import stat
 import subprocess
+import time
+import zlib
 from pathlib import Path
 from typing import Any, Callable
 
@@ -136,6 +138,8 @@ def test_a_damaged_backlog_is_put_aside_and_told_of_and_holds_nothing_up(
         (sentinel.queue / "to" / "2002" / "folded").write_bytes(content)
         assert sentinel.run("flush").code in (0, 77)
         x.wait_for(lambda: f"beside it: {number}" in texts(x))  # noqa: B023
+        sentinel.wait_idle()
+        assert texts(x).count("a backlog was damaged") == number + 1
         status = sentinel.status()
         assert (status["pending"], status["refused"]) == (0, number + 1)
 
@@ -355,7 +359,7 @@ def test_roots_alerts_are_not_put_into_another_users_queue(x: FakeX, sentinel: S
         os.chown(path, 12345, 12345)
     before = sorted(sentinel.queue.rglob("*"))
     result = sentinel.run("send", "--no-wait", "--", "by root")
-    assert (result.code, "belongs to user id 12345" in result.err) == (78, True), result
+    assert (result.code, "belongs to #12345" in result.err) == (78, True), result
     assert sorted(sentinel.queue.rglob("*")) == before
     x.wait_for(lambda: "by root" in texts(x))
 
@@ -373,7 +377,8 @@ def test_root_with_another_users_home_makes_nothing_there(
     for way in (["--no-wait", "--"], []):
         result = fresh.run("send", *way, "by root")
         assert (result.code, str(fresh.memory) in result.err) == (78, True), result
-        assert not authorized or "runuser -u" in result.err
+        assert not authorized or "sudo -u '#12345' -- bird_sentinel" in result.err
+        assert "send it again there" in result.err or not authorized
     fresh.run("flush")
     fresh.run("status")
     fresh.wait_idle()
@@ -481,3 +486,104 @@ def test_the_queue_of_another_config_is_beside_it_and_named_after_it(
     assert sentinel.run("--config", str(path), "send", "disk full").code == 0
     sentinel.wait_idle()
     assert sorted(os.listdir(path.parent)) == ["config.ini", "config.ini.queue"]
+
+
+@needs_root
+def test_a_queue_in_memory_that_somebody_else_made_is_not_looked_at(
+    x: FakeX, sentinel: Sentinel
+) -> None:
+    """In /dev/shm anybody can make one, under a name that can be computed."""
+    victim = sentinel.home / "victim"
+    victim.mkdir()
+    (victim / "file").write_text("")
+    name = f"bird_sentinel-{os.geteuid()}-{zlib.crc32(os.fsencode(sentinel.config)):08x}.queue"
+    theirs = sentinel.memory / name
+    (theirs / "to" / "2002").mkdir(parents=True)
+    os.mkfifo(theirs / "state")
+    os.mkfifo(theirs / "to" / "2002" / "folded")
+    (theirs / "to" / "2002" / "1.1.theirs").write_text("an alert of theirs")
+    (theirs / "refused").symlink_to(victim)
+    for path in [theirs, *theirs.rglob("*")]:
+        os.chown(path, 12345, 12345, follow_symlinks=False)
+    seen = sentinel.run("status", timeout=10)
+    assert (seen.code, "theirs" in seen.out) == (0, False), seen
+    assert sentinel.run("flush", "--discard-refused").code == 0
+    assert sentinel.run("send", "an alert").code == 0
+    assert [dm.text.rpartition("] ")[2] for dm in x.dms] == ["an alert"]
+    assert (victim / "file").exists()
+
+
+@needs_root
+def test_what_lies_in_another_users_queue_is_not_discarded(sentinel: Sentinel) -> None:
+    assert sentinel.run("send", "before").code == 0
+    sentinel.wait_idle()
+    (sentinel.queue / "refused" / "1").write_text("of theirs")
+    for path in [sentinel.queue, *sentinel.queue.rglob("*")]:
+        os.chown(path, 12345, 12345)
+    assert sentinel.run("flush", "--discard-refused").code == 78
+    assert (sentinel.queue / "refused" / "1").exists()
+
+
+@pytest.mark.parametrize("name", ["new", "refused", "to"])
+def test_a_directory_of_the_queue_that_others_may_write_to_is_refused(
+    x: FakeX, sentinel: Sentinel, name: str
+) -> None:
+    assert sentinel.run("send", "before").code == 0
+    sentinel.wait_idle()
+    sentinel.queue.chmod(0o755)
+    (sentinel.queue / name).chmod(0o777)
+    done = sentinel.run("send", "an alert")
+    assert (done.code, f"chmod go-w {sentinel.queue / name}" in done.err) == (78, True), done
+    x.wait_for(lambda: "an alert" in texts(x))
+
+
+def test_what_can_be_read_for_neither_of_two_recipients_does_not_keep_the_worker_busy(
+    x: FakeX, sentinel: Sentinel
+) -> None:
+    sentinel.configure({"oncall": "2002", "second": "2003"})
+    x.answer(ERRORS["503-empty"], times=None)
+    as_user = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] * (os.geteuid() == 0)
+    subprocess.run([*as_user, str(COMMAND), "send", "disk full"], env=sentinel.env, check=False,
+                   stdin=subprocess.DEVNULL, capture_output=True)  # fmt: skip
+    (one,) = (sentinel.queue / "to" / "2002").iterdir()
+    one.chmod(0)
+    x.clear_answers()
+    sentinel.wait_idle()
+    assert [path.name for path in (sentinel.queue / "refused").iterdir()] == [one.name]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["directory", "fifo"])
+def test_something_else_in_the_place_of_state_and_trouble_hides_nothing(
+    x: FakeX, sentinel: Sentinel, make: Callable[[str], None]
+) -> None:
+    assert sentinel.run("send", "all is well").code == 0
+    sentinel.wait_idle()
+    (sentinel.queue / "state").unlink()
+    for name in ("state", "trouble"):
+        make(str(sentinel.queue / name))
+    assert sentinel.run("status", timeout=10).code == 0
+    x.answer(ERRORS["401-code-89"], times=None)
+    assert sentinel.run("send", "root login").code == 77
+    warned = sentinel.run("send", "--no-wait", "again", timeout=10)
+    assert (warned.code, "authorize" in warned.err) == (0, True), warned
+
+
+def test_of_many_warnings_a_standard_error_that_nobody_reads_holds_up_an_alert_for_one(
+    x: FakeX, sentinel: Sentinel
+) -> None:
+    people = {f"p{number}": f"300{number}" for number in range(6)}
+    for handle, number in people.items():
+        x.add_user(handle, number, accepts_dms=False)
+    sentinel.configure(people)
+    assert sentinel.run("send", "one").code == 77
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    began = time.monotonic()
+    assert sentinel.start("send", "--no-wait", "--", "two", stderr=writer).wait(30) == 0
+    assert time.monotonic() - began < 5
+    os.close(reader)
+    os.close(writer)

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 import pytest
 from conftest import COMMAND, Sentinel, until
-from fake_x import Answer, FakeX
+from fake_x import ERRORS, Answer, FakeX
 
 KEYS = ("consumer_key", "consumer_secret", "access_token", "access_token_secret")
 ALERT = "an alert that belongs into no log"
@@ -331,3 +331,16 @@ def test_a_secret_that_x_sends_back_is_not_shown_even_with_control_characters_in
     done = sentinel.run("send", "disk full")
     assert done.code == 77, done
     assert token[1] not in done.err + sentinel.run("status").out
+
+
+def test_the_apps_keys_from_the_environment_of_authorize_reach_no_other_command(
+    x: FakeX, sentinel: Sentinel
+) -> None:
+    seen = sentinel.home / "seen"
+    sentinel.configure(on_trouble=f"env >{seen}.tmp; mv {seen}.tmp {seen}")
+    x.answer(ERRORS["402-credits"], times=None, path=DMS)
+    env = {"BIRD_SENTINEL_CONSUMER_KEY": x.consumer_key,
+           "BIRD_SENTINEL_CONSUMER_SECRET": x.consumer_secret}  # fmt: skip
+    assert sentinel.run("authorize", "--to", "oncall", env=env).code == 77
+    until(seen.exists)
+    assert x.consumer_key not in seen.read_text() and x.consumer_secret not in seen.read_text()

@@ -206,6 +206,7 @@ def test_what_x_refused_is_a_problem_until_a_person_has_read_and_discarded_it(
     assert re.match("problem: nothing pending, 1 (alert )?refused by X", first)
     assert "GET http://evil.example/ by root" in out and "@oncall" in out
     assert re.search(r"bird_sentinel flush .*--discard-refused", out)
+    assert re.search(r"(?m)^to do +read what is below$", out)
     # it is no reason why another should fail
     assert sentinel.run("send", "disk full").code == 0
     assert sentinel.run("flush").code == 0

@@ -427,3 +427,19 @@ def test_a_worker_that_was_to_give_way_to_one_that_died_goes_on(
         os.kill(pid, signal.SIGKILL)
     flush.wait()
     until(lambda: "root login" in texts(x), 15)
+
+
+def test_a_config_that_is_unsafe_for_a_moment_does_not_end_a_wait_for_xs_limit(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    x.answer(ERRORS["429-88"])
+    assert sentinel.run("send", "one").code == 75
+    asked = len(x.requests)
+    sentinel.config.chmod(0o640)
+    assert sentinel.run("send", "--no-wait", "two").code == 78
+    (sentinel.queue / "trigger").write_text("l")
+    until(lambda: (sentinel.queue / "trouble").exists())
+    sentinel.config.chmod(0o600)
+    assert sentinel.run("send", "--no-wait", "three").code == 0
+    until(lambda: not (sentinel.queue / "trouble").exists())
+    assert (len(x.requests), sentinel.status()["pending"]) == (asked, 3)

@@ -69,11 +69,13 @@ class Module:
         return getattr(__import__(self.name), attribute)
 
 
-argparse, binascii, configparser, datetime, difflib, fcntl, getpass, io, json, pwd = map(
-    Module, ("argparse", "binascii", "configparser", "datetime", "difflib", "fcntl", "getpass",
-             "io", "json", "pwd"))
-random, re, select, shlex, shutil, signal, subprocess, syslog = map(
-    Module, ("random", "re", "select", "shlex", "shutil", "signal", "subprocess", "syslog"))
+(
+    argparse, binascii, configparser, datetime, difflib, fcntl, getpass, io, json, pwd, random,
+    re, select, shlex, shutil, signal, subprocess, syslog,
+) = map(Module, (
+    "argparse", "binascii", "configparser", "datetime", "difflib", "fcntl", "getpass", "io", "json",
+    "pwd", "random", "re", "select", "shlex", "shutil", "signal", "subprocess", "syslog",
+))
 
 __version__ = "1.0.0"
 
@@ -156,12 +158,12 @@ ESCAPES = (
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]{0,256}(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-OQ-WYZ\\`-~]"
 )
-UNWANTED: dict[int, str | None] = dict.fromkeys(
+UNWANTED = dict.fromkeys(
     [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)]  # control characters
     + [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]  # bidi controls
-    + [*range(0xE0000, 0xE0080)]  # tags
-)
-UNWANTED.update({0x2028: " ", 0x2029: " "})  # line and paragraph separators
+    + [*range(0xE0000, 0xE0080)],  # tags
+    "",
+) | {0x2028: " ", 0x2029: " "}  # line and paragraph separators
 
 
 def clean(raw: str | bytes) -> str:
@@ -228,6 +230,10 @@ def short_host_name() -> str:
 # ---- queue: nothing accepted is lost -----------------------------------------------------------
 
 
+# of a path which somebody else may have put there: no link, no wait for who opens the other end
+PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
 def sync_directory(path: str) -> None:
     """Make new and renamed names in a directory survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -240,7 +246,7 @@ def sync_directory(path: str) -> None:
 def write_file(path: str, data: bytes, temporary: str) -> None:
     """Write a file as a whole or not at all, private from its first byte, and durable when this
     returns.  Raises OSError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN
     try:
         with open(os.open(temporary, flags, 0o600), "wb") as file:
             file.write(data)
@@ -297,8 +303,6 @@ def make_directory(path: str) -> None:
         sync_directory(parent)
 
 
-# neither a link nor a FIFO without a writer holds us up or leads us astray
-READING = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 UNREADABLE = (errno.EACCES, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
 
@@ -336,8 +340,8 @@ class Spool:
     def pull(self, word: bytes = b"l") -> bool:
         """Have the worker look at the queue (b"g": give way to another; b"": nothing).  False: none
         runs."""
-        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
-        with ignoring(OSError), open(os.open(self.path("trigger"), flags), "wb", 0) as trigger:
+        path = self.path("trigger")
+        with ignoring(OSError), open(os.open(path, os.O_WRONLY | PLAIN), "wb", 0) as trigger:
             trigger.write(word)  # nothing, where it is full of words that are yet to be read
             return stat.S_ISFIFO(os.fstat(trigger.fileno()).st_mode)
         return False  # ENXIO: nobody reads it
@@ -374,7 +378,7 @@ class Spool:
         """The alert in a file; None where it is gone.  What cannot be read is put aside, where a
         person sees it, and does not hold up the others."""
         try:
-            with open(os.open(self.path(*names), READING), "rb") as file:
+            with open(os.open(self.path(*names), os.O_RDONLY | PLAIN), "rb") as file:
                 written = os.fstat(file.fileno()).st_mtime
                 return Alert.parse(names[-1], file.read(8 * DM_LIMIT), written)
         except FileNotFoundError:
@@ -502,12 +506,13 @@ LOOK_UP, AGAIN = AUTHORIZE + " --to", "run: " + AUTHORIZE
 
 
 class Config:
-    """What config.ini says; `check` tells whether that is enough to send."""
+    """What config.ini says (as yet nothing, where it is made of {}); `check` tells whether that is
+    enough to send."""
 
     def __init__(self, path: str, parser: Any) -> None:
         self.path, self.parser = path, parser
         self.account, self.recipients, self.delivery = (
-            dict(parser.items(name)) if parser.has_section(name) else {}
+            dict(parser[name]) if name in parser else {}
             for name in ("account", "recipients", "delivery")
         )
         self.host = clean(self.delivery.get("host", "")).replace("\n", " ")[:64]
@@ -604,7 +609,7 @@ def read_config(path: str) -> Config:
     parser.optionxform = str
     try:
         require_private(path, os.lstat(path))
-        descriptor = os.open(path, READING)
+        descriptor = os.open(path, os.O_RDONLY | PLAIN)
         with open(descriptor, encoding="utf-8-sig") as file:
             require_private(path, os.fstat(descriptor))
             parser.read_file(file)
@@ -623,13 +628,13 @@ def read_config(path: str) -> Config:
     return Config(path, parser)
 
 
-def choose(config: Config | None, wanted: Iterable[str]) -> list[str]:
+def choose(config: Config, wanted: Iterable[str]) -> list[str]:
     """The configured handles which --to names, in any case and with or without '@'; all where it
     names none.  Raises Problem for one that is not there, or that no account could have."""
-    known = {handle.lower(): handle for handle in config.recipients} if config else {}
+    known = {handle.lower(): handle for handle in config.recipients}
     names = [name.lstrip("@") for name in wanted]
     for name in names:
-        if not re.fullmatch(HANDLE, name) or (config and name.lower() not in known):
+        if not re.fullmatch(HANDLE, name) or (known and name.lower() not in known):
             raise Problem(USAGE, f"unknown recipient {name}",
                           "configured are: " + (", ".join(known.values()) or "none yet"))
     return list(dict.fromkeys(known.get(name.lower(), name) for name in names or known))
@@ -722,7 +727,8 @@ def seal(data: Any) -> bytes:
 
 def unseal(path: str) -> Any:
     """What `seal` made of, out of a file.  Raises OSError, and ValueError where it is damaged."""
-    with open(os.open(path, READING), "rb") as file, ignoring(TypeError, KeyError, RecursionError):
+    descriptor = os.open(path, os.O_RDONLY | PLAIN)
+    with open(descriptor, "rb") as file, ignoring(TypeError, KeyError, RecursionError):
         found = json.loads(file.read())
         if found["crc32"] == binascii.crc32(json.dumps(found["data"]).encode()):
             return found["data"]
@@ -1009,7 +1015,7 @@ class Digest:
 
     kinds: as they came; heads: how often each beginning came; rest: alerts of kinds for which a
     long backlog has no room: how many, of how many kinds, the first and the last; to: the handles
-    that alerts name; counted: files that the folded backlog counts; folded: its name, where it is
+    that alerts name; counted: the files that a folded backlog counts, none where it is no
     part of this.
     """
 
@@ -1019,7 +1025,6 @@ class Digest:
         self.rest: list[Any] = [0, 0, time.time() + DAY, 0.0]
         self.to: list[str] = []
         self.counted: list[str] = []
-        self.folded: list[str] = []
         self.index: dict[tuple[int, int, str], list[Kind]] = {}
 
     @property
@@ -1032,7 +1037,9 @@ class Digest:
 
     def names(self) -> list[str]:
         """The files that it was made of, those of a kind together."""
-        return self.folded + [name for kind in self.ranked() for name in kind.names]
+        return [FOLDED] * bool(self.counted) + [
+            name for kind in self.ranked() for name in kind.names
+        ]
 
     def add(self, alert: Alert) -> None:
         """Count an alert in.  Its kind is that of lines of the same length and the same beginning
@@ -1102,7 +1109,7 @@ class Digest:
     def load(self, path: str) -> None:
         """Take in what `dump` made, before all else.  Raises OSError and ValueError."""
         self.counted, self.to, self.rest, self.heads, kinds = unseal(path)
-        self.kinds, self.folded = [Kind(*fields) for fields in kinds], [FOLDED]
+        self.kinds = [Kind(*fields) for fields in kinds]
         for kind in self.kinds:
             self.alike(kind).append(kind)
 
@@ -1276,11 +1283,8 @@ def bounded(call: Callable[[], Any], seconds: int = CALL) -> Any:
         try:
             os.closerange(3, writer)  # should we be killed, it must not hold our lock and trigger
             os.closerange(writer + 1, 256)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-            signal.alarm(seconds)
-            with open(writer, "wb") as pipe:
-                pipe.write(json.dumps(call()).encode())
+            signal.alarm(seconds)  # which no worker has ignored or blocked: see start_worker
+            os.write(writer, json.dumps(call()).encode())
         finally:
             os._exit(0)
     os.close(writer)
@@ -1437,19 +1441,17 @@ def report(message: str) -> None:
 
 
 def run_command(command: str, text: str) -> None:
-    """Run a command of the administrator's, with a text on its standard input; bounded in time."""
+    """Run a command of the administrator's, with a text on its standard input; bounded in time.
+    Raises OSError where no process can be started, so that syslog cannot be told either."""
     null = subprocess.DEVNULL
-    try:
-        shell = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=null,
-                                 stderr=null, start_new_session=True)
-        with ignoring(subprocess.TimeoutExpired):
-            shell.communicate(text.encode(errors="replace"), timeout=30)
-        if shell.poll() is None:
-            os.killpg(shell.pid, signal.SIGKILL)
-        if shell.wait():
-            report(f"on_trouble failed with exit status {shell.returncode}")
-    except OSError as error:
-        report(f"on_trouble cannot be run: {lower(error)}")
+    shell = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=null,
+                             stderr=null, start_new_session=True)
+    with ignoring(subprocess.TimeoutExpired):
+        shell.communicate(text.encode(errors="replace"), timeout=30)
+    if shell.poll() is None:
+        os.killpg(shell.pid, signal.SIGKILL)
+    if shell.wait():
+        report(f"on_trouble failed with exit status {shell.returncode}")
 
 
 class Worker:
@@ -1457,7 +1459,7 @@ class Worker:
 
     def __init__(self, config_path: str, spool: Spool) -> None:
         self.config_path, self.spool, self.state = config_path, spool, State(spool)
-        self.config: Config | None = None  # as it was read last
+        self.config = Config(config_path, {})  # as it was read last
         self.answer = Answer(0, {}, "")  # X's last
         self.posted = 0  # DMs that X took in this look
         self.noted = b""  # what was written to `trouble`
@@ -1478,6 +1480,11 @@ class Worker:
         try:
             wait = self.work()
             self.state.waits.pop("fault", None)
+        except Problem as problem:
+            if self.state.wait("config").error != problem.message:
+                report(problem.message)
+            self.state.hold("config", (0.0,), CONFIG, problem.message, problem.hint)
+            wait = MINUTE
         except Exception as error:
             words = f"the worker failed: {type(error).__name__}: {lower(error)}"
             wait = self.state.hold("fault", RETRY[2:7], KEPT, words,
@@ -1488,25 +1495,20 @@ class Worker:
         return wait
 
     def work(self) -> float | None:
-        """Distribute what was accepted, and make the round that is due."""
+        """Distribute what was accepted, and make the round that is due.  Raises Problem where a
+        person has to act before that can be."""
         if not self.pending():
             return None
+        date = 0
+        with ignoring(OSError):
+            date = os.stat(self.config_path).st_ctime_ns  # before it is read
+        self.config = config = read_config(self.config_path).check()
+        with ignoring(OSError):
+            os.utime(self.spool.path("lock"), ns=(date, date))  # see found_good
         try:
-            date = 0
-            with ignoring(OSError):
-                date = os.stat(self.config_path).st_ctime_ns  # before it is read
-            self.config = config = read_config(self.config_path).check()
-            with ignoring(OSError):
-                os.utime(self.spool.path("lock"), ns=(date, date))  # see found_good
-            try:
-                self.distribute(config)
-            finally:  # what is distributed goes, even where a disk takes nothing any more
-                self.round(config)
-        except Problem as problem:
-            if self.state.wait("config").error != problem.message:
-                report(problem.message)
-            self.state.hold("config", (0.0,), CONFIG, problem.message, problem.hint)
-            return MINUTE
+            self.distribute(config)
+        finally:  # what is distributed goes, even where a disk takes nothing any more
+            self.round(config)
         self.state.waits.pop("config", None)
         now = time.time()
         waits = [max(0.0, self.state.due(who, now) - now) for who in self.waiting()]
@@ -1589,10 +1591,9 @@ class Worker:
         words = f"what X was given cannot be removed from the queue: {lower(error)}"
         self.state.hold("", SLOW[-1:], KEPT, words, "mend the disk or its directory")
 
-    def gather(self, recipient: str, names: Iterable[str] | None = None) -> Digest:
-        """What a recipient has not got, or these files of it."""
+    def gather(self, recipient: str, names: Iterable[str]) -> Digest:
+        """What is in these files of a recipient."""
         digest = Digest()
-        names = self.spool.names("to", recipient) if names is None else names
         for name in sorted(names, key=lambda name: (name != FOLDED, name)):
             if name in digest.counted:  # from before a crash
                 self.remove(recipient, name)
@@ -1602,8 +1603,9 @@ class Worker:
 
     def fold(self, recipient: str) -> None:
         """Count what the next DM would not quote into one file: memory and disk stay bounded."""
-        quoted = self.gather(recipient).shown()
-        rest = self.gather(recipient, set(self.spool.names("to", recipient)) - quoted)
+        names = self.spool.names("to", recipient)
+        quoted = self.gather(recipient, names).shown()
+        rest = self.gather(recipient, set(names) - quoted)
         names = [name for name in rest.names() if name != FOLDED]
         with ignoring(OSError):  # a full disk: then the next DM is made of all the files
             self.spool.write(rest.dump(names), "to", recipient, FOLDED)
@@ -1641,9 +1643,8 @@ class Worker:
         parts = [self.gather(recipient, names) for names in (sought, rest)]
         proved, refusals = False, 0
         aside = ""  # the beginning of what was put aside since X took anything
-        of_one_kind: list[Digest] = []  # which is sought through when all else went
-        while parts or of_one_kind:
-            part = (parts or of_one_kind).pop(0)
+        while parts:
+            part = parts.pop(0)
             if not part.count:
                 continue
             self.state.sought[recipient] = part.names() * proved
@@ -1662,17 +1663,18 @@ class Worker:
                 if told.kind != "delivered":
                     return self.defer(config, recipient, told)
                 proved, aside = True, ""
-            one_kind = len(part.kinds) == 1
-            halves = self.halves(recipient, part) if refusals <= PARTS or not one_kind else []
-            if halves:
-                (of_one_kind if one_kind else parts)[:0] = halves
+            names, one_kind = part.names(), len(part.kinds) == 1
+            middle = len(names) // 2 if refusals <= PARTS or not one_kind else 0
+            if middle:
+                halves = [self.gather(recipient, half) for half in (names[:middle], names[middle:])]
+                parts = parts + halves if one_kind else halves + parts  # first, all else goes
                 continue
-            names = part.names()  # of many the newest, alone, tells whether all are like it
+            # of many the newest, alone, tells whether all are like it
             one = self.gather(recipient, names[-1:])
             again = self.post(config, recipient, compose(one, config.host, time.time()))
             if again.kind == "delivered":  # they are not, or it was a passing fault
                 self.settle(config, recipient, one, "delivered in one DM")
-                of_one_kind.insert(0, self.gather(recipient, names[:-1]))
+                parts.append(self.gather(recipient, names[:-1]))
                 refusals = 0
             elif again.kind != outcome.kind or (
                 again.kind == "retry"
@@ -1688,13 +1690,6 @@ class Worker:
                 self.settle(config, recipient, part, outcome.words + "; put aside")
                 aside = head
         self.state.sought.pop(recipient, None)
-
-    def halves(self, recipient: str, digest: Digest) -> list[Digest]:
-        """The two parts of what X refuses; none where it cannot be parted."""
-        names = digest.names()
-        middle = len(names) // 2
-        parts = (names[:middle], names[middle:]) if middle else ()
-        return [self.gather(recipient, part) for part in parts]
 
     def settle(self, config: Config, recipient: str, part: Digest, what: str) -> None:
         """Remove what needs nothing more, and tell of it."""
@@ -1753,8 +1748,7 @@ class Worker:
         now, waits, found = time.time(), self.state.waits, {}
         for scope, wait in waits.items():
             if wait.status in (REFUSED, CONFIG) or scope == "fault":
-                handle = self.config.handle(scope) if self.config else scope
-                whom = f"@{handle}: " * scope.isdecimal()
+                whom = f"@{self.config.handle(scope)}: " * scope.isdecimal()
                 name = whom + re.sub(r"\d+", "", wait.error.partition(" (X says")[0])
                 found[name] = whom + wait.error, wait.hint, scope
         held = [w for w in waits.values() if w.status or w.error == X_LIMIT and w.due(now) > now]
@@ -1781,23 +1775,19 @@ class Worker:
         over = self.state.told and not found and (self.posted or not self.pending())
         self.state.told = list(found) if found or over else self.state.told
         self.state.save()  # first: a command that ends us must not be run again and again
-        command = self.config and self.config.delivery.get("on_trouble")
-        if self.config and command and (new or over):
+        command = self.config.delivery.get("on_trouble")
+        if command and (new or over):
             host, now = self.config.host or short_host_name(), time.time()
             who = f"bird_sentinel of {user_name(os.geteuid())} on {host}"
             told = f"{who}: DMs {'go out again' if over else 'do not go out'}\n"
             for words, hint, scope in (found[name] for name in sorted(new)):
-                whose: dict[str, str] = {}
-                backlogs, rest = [], Digest()
+                waiting: list[str] = []
+                seen: set[str] = set()
                 for recipient in [scope] if scope.isdecimal() else self.waiting():
-                    names = self.spool.names("to", recipient)
-                    if FOLDED in names:
-                        backlogs.append(self.gather(recipient))
-                    else:
-                        whose.update(dict.fromkeys(names, recipient))
-                for name, recipient in sorted(whose.items()):  # each once
-                    self.spool.count_in(rest, recipient, name)
-                waiting = [compose(part, host, now) for part in (*backlogs, rest) if part.count]
+                    names = set(self.spool.names("to", recipient)) - seen  # each once
+                    seen |= names - {FOLDED}
+                    part = self.gather(recipient, names)
+                    waiting += [compose(part, host, now)] * (part.count > 0)
                 told += "\n".join([words, advise(hint, self.config_path), "", *waiting, ""])
             run_command(command, told)
 
@@ -1826,7 +1816,7 @@ def run_worker(config_path: str, root: str, insist: bool) -> int:
         with ignoring(FileExistsError):
             os.mkfifo(path, 0o600)
         # for writing too: so there is always a writer, and no end of file
-        trigger = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        trigger = os.open(path, os.O_RDWR | PLAIN)
         wait: float | None = 0.0
         insist = gives_way = False
         while wait is not None and not gives_way:
@@ -1849,9 +1839,10 @@ def run_worker(config_path: str, root: str, insist: bool) -> int:
 def take_lock(spool: Spool, insist: bool) -> int | None:
     """Return a descriptor that holds the lock of the one worker; None where another runs, which
     then looks at the queue.  With `insist`, that one is asked to give way."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        lock = os.open(spool.clear(stat.S_ISREG, "lock"), flags, 0o600)
+        lock = os.open(
+            spool.clear(stat.S_ISREG, "lock"), os.O_RDWR | os.O_CREAT | PLAIN, 0o600
+        )
     except OSError as error:
         report(f"the queue {spool.root} cannot be worked on: {lower(error)}")
         return None
@@ -1890,8 +1881,8 @@ def ask(question: str, hidden: bool = False) -> str:
 def named(words: str) -> list[str]:
     """Handles from what a person typed; raises Problem."""
     handles = [word.lstrip("@") or word for word in words.replace(",", " ").split()]
-    for handle in handles or ["nothing"]:
-        if not handles or not re.fullmatch(HANDLE, handle):
+    for handle in handles or ["no word"]:
+        if not re.fullmatch(HANDLE, handle):
             raise Problem(USAGE, f"{handle} is not a handle on X",
                           "a handle is letters, digits and underscores: @oncall_1")
     return handles
@@ -2137,15 +2128,17 @@ def read_message(options: Any) -> str:
     words = options.message
     try:
         if not options.dashes and (words == ["-"] or not words and not at_terminal()):
-            text = clean(sys.stdin.buffer.read(1 << 28) if sys.stdin else "")
+            raw = sys.stdin.buffer.read(1 << 28) if sys.stdin else b""
         else:
             # the bytes as the caller gave them, whatever the locale takes them for
-            text = clean(os.fsencode(" ".join(words)))
+            raw = os.fsencode(" ".join(words))
     except OSError as error:
         raise Problem(USAGE, f"standard input cannot be read: {lower(error)}") from None
+    whole, most = raw.decode("utf-8", "replace"), 100 * DM_LIMIT
+    text = clean(whole[:most])
     if not text.strip():
         raise Problem(USAGE, "the message is empty", "see: bird_sentinel send --help")
-    return text
+    return text + "?" * (len(whole) - most)  # which nobody will see, but they are counted
 
 
 def found_good(config_path: str) -> bool:
@@ -2181,8 +2174,7 @@ def store(config_path: str, alert: Alert) -> tuple[Spool, Problem | None]:
 def send(options: Any) -> int:
     """Accept an alert, which is then never lost; see to it that a worker is at it; and wait."""
     since, text, path = time.time(), read_message(options), ""
-    config: Config | None = None
-    trouble: Problem | None = None
+    config, trouble = Config(path, {}), Problem(DELIVERED, "")
     try:
         path = locate_config(options.config)
         if options.to or options.dry_run or not found_good(path):
@@ -2194,30 +2186,29 @@ def send(options: Any) -> int:
     if options.dry_run:
         digest = Digest()
         digest.add(alert)
-        show(compose(digest, config.host if config else "", since))
+        show(compose(digest, config.host, since))
         return DELIVERED
 
-    if trouble and not path:
+    if not path:
         raise Problem(LOST, f"the alert could not be stored: {trouble.message}", trouble.hint)
     spool, unsafe = store(path, alert)
     options.stored = True
-    if not trouble and not spool.pull():
+    if not trouble.status and not spool.pull():
         start_worker(path, spool)
-    if unsafe and trouble:  # nothing goes from here
+    if unsafe and trouble.status:  # nothing goes from here
         raise Problem(CONFIG, unsafe.message, unsafe.hint + ", and send it again there")
     if unsafe:
         raise unsafe
-    if trouble:
-        known = AGAIN in trouble.hint or "--config" in trouble.hint
-        again = "; then: bird_sentinel flush" * (not known)
+    if trouble.status:
+        again = "; then: bird_sentinel flush" * (trouble.hint != AGAIN)
         raise Problem(CONFIG, f"kept in the queue {spool.root}: {trouble.message}",
                       trouble.hint + again)
     if not options.no_wait:
-        config = config or read_config(path).check()
+        config = read_config(path).check()
         handles = choose(config, options.to)
         await_delivery(config, spool, {alert.name}, handles, since)
         show(f"delivered to {at(handles)}")
-    with ignoring(OSError), open(os.open(spool.path("trouble"), READING), "rb") as file:
+    with ignoring(OSError), open(os.open(spool.path("trouble"), os.O_RDONLY | PLAIN), "rb") as file:
         for line in clean(file.read(10_000)).splitlines():
             hint = line.startswith("hint: ")
             say("hint" if hint else "warning", advise(line[6 * hint :], path))
@@ -2232,11 +2223,10 @@ def await_delivery(
     they have to wait, with the worst of their recipients' exit statuses and the names of those who
     did not get them.  Only what a worker says that was started since `fresh` counts."""
     ids, before = {config.recipients[handle] for handle in handles}, spool.names("refused")
-    began, looks, place = time.monotonic(), 0, spool.identity()
-    while True:
+    began, place, names = time.monotonic(), spool.identity(), names | {FOLDED}
+    for look in range(1, 1_000):
         pending = spool.pending()
-        missing = {who for who in ids if names.intersection(pending.get(who, ()))
-                   or FOLDED in pending.get(who, ())}
+        missing = {who for who in ids if names.intersection(pending.get(who, ()))}
         if any(names.intersection(pending[who])
                for who in pending.keys() - config.recipients.values()):
             missing |= ids  # not distributed yet
@@ -2246,12 +2236,11 @@ def await_delivery(
             wait, soon = state.worst(who, now, fresh), state.due(who, now) < now + 8
             if (wait.status or not soon) and (since if soon else fresh) <= wait.began <= now + 1:
                 held.update({who: wait} if state.started >= fresh else {})
-        looks += 1
         # gone, but not by a DM?  Then the queue may just be being removed, so look once more
-        removed = not missing and state.delivered < since and looks < 33
+        removed = not missing and state.delivered < since and look < 33
         if not removed and len(held) == len(missing) or time.monotonic() > began + PATIENCE:
             break
-        if looks % 33 == 0 and not spool.pull():  # the worker may have been killed
+        if look % 33 == 0 and not spool.pull():  # the worker may have been killed
             start_worker(config.path, spool)
         time.sleep(0.03)
     whom = at(config.handle(who) for who in sorted(missing))
@@ -2310,7 +2299,7 @@ def flush(options: Any) -> int:
 def status(options: Any) -> int:
     """One line for a monitor and then the details, or JSON; the exit status says it too."""
     now, path = time.time(), locate_config(options.config)
-    trouble, config = Problem(DELIVERED, ""), None
+    trouble, config = Problem(DELIVERED, ""), Config(path, {})
     try:
         config = read_config(path)
         config.check()
@@ -2339,8 +2328,8 @@ def status(options: Any) -> int:
         error, hint = "no worker runs", "bird_sentinel flush"
     code = max(trouble.status or (wait.status or KEPT) * (count > 0), REFUSED * bool(refused))
     facts: dict[str, Any] = {
-        "account": config.account.get("screen_name") or None if config else None,
-        "recipients": config.recipients if config else {}, "pending": count,
+        "account": config.account.get("screen_name") or None,
+        "recipients": config.recipients, "pending": count,
         "refused": len(refused), "oldest_pending": iso(oldest) if count else None,
         "next_attempt": iso(min(dues)) if dues and not trouble.status else None,
         "last_delivery": iso(last) if last else None, "last_error": error or None,
@@ -2446,8 +2435,9 @@ error. The first line and the exit status are enough for a monitor."""),
 }
 
 
-def parser() -> Any:
-    """The command line, but for what stands behind --."""
+def parser(argv: list[str]) -> Any:
+    """The command line, but for what stands behind --.  `send` has help only where nothing else is
+    asked of it: among the words of a message that was not quoted, -h is none."""
 
     class Parser(argparse.ArgumentParser):  # type: ignore[misc,name-defined]
         def error(self, message: str) -> NoReturn:
@@ -2463,8 +2453,9 @@ def parser() -> Any:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     made = {}
     for name, (_, about) in COMMANDS.items():
+        helps = name != "send" or argv[:-1] == ["send"]
         made[name] = commands.add_parser(name, description=about, epilog=STATUSES, **form,
-                                         help=about.partition(". ")[0], add_help=name != "send")
+                                         help=about.partition(". ")[0], add_help=helps)
         made[name].add_argument("--config", metavar="PATH", default=argparse.SUPPRESS,
                                 help="use this config, with a queue of its own")
     for name, words in (("authorize", "add this recipient"), ("send", "only to this recipient")):
@@ -2474,21 +2465,18 @@ def parser() -> Any:
         ("authorize", "--no-test", "send no test DM"),
         ("send", "--no-wait", "return as soon as the alert is stored"),
         ("send", "--dry-run", "print the DM instead of sending it; needs no config"),
-        ("send", "--help", "show this help message and exit"),
         ("flush", "--discard-refused", "forget what X refused, which status shows"),
         ("status", "--json", "print it as a JSON object"),
     ):
-        also = ["-h"] * (option == "--help")
-        made[name].add_argument(*also, option, action="store_true", help=words)
+        made[name].add_argument(option, action="store_true", help=words)
     made["send"].add_argument("message", metavar="MESSAGE", nargs="*", help="its words, or -")
-    made["send"].set_defaults(show_help=made["send"].print_help)
     return top
 
 
 def parse(argv: list[str]) -> Any:
     """What is asked for on the command line; raises Problem and SystemExit."""
     literal = argv.index("--") if "--" in argv else len(argv)  # behind it all is message
-    options, extra = parser().parse_known_args(argv[:literal])
+    options, extra = parser(argv).parse_known_args(argv[:literal])
     see = f"see: bird_sentinel {options.command} --help"
     message = getattr(options, "message", []) + extra + argv[literal + 1 :]
     # -5 is no option, and what has a space in it was quoted as a message
@@ -2500,12 +2488,6 @@ def parse(argv: list[str]) -> Any:
     values = getattr(options, "to", []) + [options.config] * (options.config is not None)
     if not all(isinstance(value, str) and value for value in values):  # --to=, --to=--
         raise Problem(USAGE, "an option has an empty value", see)
-    if getattr(options, "help", False):
-        if message:  # an unquoted message
-            raise Problem(USAGE, "-h or --help among the words of a message",
-                          "put -- before the message")
-        options.show_help()
-        raise SystemExit
     options.message, options.dashes, options.stored = message, literal < len(argv), False
     return options
 
@@ -2524,9 +2506,9 @@ def short_way(argv: list[str]) -> Any:
         no_wait=no_wait, dashes=dashes)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> int:
     """Run one command.  Returns its exit status; errors are told on standard error."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = sys.argv[1:]
     os.umask(0o077)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         with ignoring(AttributeError):

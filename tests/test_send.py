@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -66,6 +67,16 @@ def test_megabytes_on_standard_input_are_counted_to_the_last_character(
     kept, gone = told_gone(x.dms[0].text)
     assert message.startswith(kept) and len(kept) + gone == len(message)
     assert len(x.dms[0].text) <= 10_000
+
+
+def test_megabytes_of_escape_sequences_cost_no_gigabytes(sentinel: Sentinel, x: FakeX) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (700 << 20, 700 << 20))
+
+    done = sentinel.run("send", "--no-wait", "-", input=b"a\x1b[0mb" * 10_000_000, preexec_fn=limit)
+    assert done.code == 0, done
+    x.wait_for(lambda: x.dms)
+    assert x.dms[0].text.count("ab") > 4_000 and told_gone(x.dms[0].text)[1] > 50_000_000
 
 
 # ---- who gets it ----

@@ -1846,7 +1846,7 @@ def take_lock(spool: Spool, insist: bool) -> int | None:
     except OSError as error:
         report(f"the queue {spool.root} cannot be worked on: {lower(error)}")
         return None
-    for _ in range((int(DAY) if insist else 5) * 50):  # the other one may have many to ask X for
+    for _ in range((60 * CALL if insist else 5) * 50):  # the other one may have much to ask X
         with ignoring(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return lock

@@ -304,7 +304,7 @@ def test_of_a_refused_text_on_a_disk_that_became_read_only_a_person_hears_once(
     x.clear_answers()
     x.answer(ERRORS["403-about-blank"], None, when=lambda r: "evil" in r.text)
     x.wait_for(lambda: x.dms, 60)
-    time.sleep(10)
+    time.sleep(6)
     assert len(x.dms) == 1 and "does not take" in x.dms[0].text
 
 
@@ -318,7 +318,7 @@ def test_with_something_else_in_the_place_of_the_directory_for_refused_texts_non
     (sentinel.queue / "refused").write_text("")
     x.answer(ERRORS["403-about-blank"], None, when=lambda r: "evil" in r.text)
     assert sentinel.run("flush").code == 75
-    time.sleep(8)
+    time.sleep(6)
     assert len(x.dms) == 2 and "does not take" in x.dms[1].text
     assert sentinel.status()["pending"] == 1
 

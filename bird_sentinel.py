@@ -461,7 +461,7 @@ def spools(config_path: str) -> list[Spool]:
     uid, mark = os.geteuid(), binascii.crc32(os.fsencode(config_path))
     memories = (os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}", "/dev/shm")
     found = [Spool(root)]
-    for memory in filter(os.path.isabs, memories):
+    for memory in filter(os.path.isabs, dict.fromkeys(memories)):
         path = os.path.join(memory, f"bird_sentinel-{uid}-{mark:08x}.queue")
         ours = os.lstat(path).st_uid == uid if os.path.lexists(path) else os.path.isdir(memory)
         found += [Spool(path)] * ours  # anybody may make one in /dev/shm, under any name
@@ -596,7 +596,7 @@ def require_private(path: str, found: os.stat_result) -> None:
     or write, as ssh does with a key."""
     if not stat.S_ISREG(found.st_mode):
         raise Problem(CONFIG, f"the config {path} is not a regular file, which is not safe",
-                      "name the file itself, or another place, with --config")
+                      "put the file itself in its place, or name that with --config and send again")
     require_safe("config", path, found, 0o077)
 
 
@@ -712,10 +712,13 @@ def limit_wait(headers: Mapping[str, str], now: float) -> float:
     if that is over; or else a window's length."""
     told, after = allowances(headers, now), headers.get("retry-after", "")[:12]
     waits = [seconds for _, left, seconds in told if left == 0]
-    if after.isdecimal() and 0 < float(after) <= DAY:
-        waits.append(float(after))
-    over = re.fullmatch(r"-?\d+", headers.get("x-rate-limit-reset", ""))
-    unknown = min((seconds for *_, seconds in told), default=MINUTE if over else WINDOW)
+    with ignoring(ValueError):
+        waits += [float(after)] * (0 < float(after) <= DAY)
+    unknown = WINDOW
+    with ignoring(KeyError, ValueError, OverflowError):
+        seconds = int(headers["x-rate-limit-reset"]) - x_time(headers, now)
+        unknown = seconds if 0 < seconds <= DAY else MINUTE
+    unknown = min([unknown, *(seconds for *_, seconds in told)])
     return max(waits, default=unknown)
 
 
@@ -763,8 +766,8 @@ class State:
     started: when the worker was; waits: by scope; sent: when DMs went, for a day; burst: rounds in
     this burst; delivered: when the last DM went; known: for each recipient's id when the newest
     alert was sent that it cannot have had, as it was not in the config; told: of which troubles
-    `on_trouble` was told; sought: by recipient the files among which a text is that X refuses,
-    where a limit ended the search.
+    `on_trouble` was told; sought: by recipient the parts, lists of files, that
+    a search for a text that X refuses has yet to look at, where a limit ended it.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -772,7 +775,7 @@ class State:
         self.spool, self.saved, self.waits = spool, b"", dict[str, Wait]()
         self.started, self.delivered, self.burst = 0.0, 0.0, 0
         self.sent, self.told, self.known = list[float](), list[str](), dict[str, float]()
-        self.sought = dict[str, list[str]]()
+        self.sought = dict[str, list[list[str]]]()
         with ignoring(OSError, ValueError):
             vars(self).update(unseal(spool.path("state")))
         stored: Any = self.waits
@@ -822,31 +825,34 @@ class State:
 # What a log line may begin with: a priority, a time stamp as syslog, journalctl, Apache, nginx,
 # php-fpm or snort write it.
 STAMP = (
-    r"(?:<\d{1,3}>)?\[?(?:[A-Z][a-z]{2},? )?"
+    r"(?:<\d{1,3}>(?:1 )?)?\[?(?:[A-Z][a-z]{2},? )?"
     r"(?:[A-Z][a-z]{2} [ \d]?\d|\d{4}[-/]\d\d[-/]\d\d|\d\d[-/](?:[A-Z][a-z]{2}|\d\d)(?:[-/]\d{4})?)"
     r"[T :-]\d\d:\d\d:\d\d[\d.,]{0,10}(?:Z|[+-]\d\d:?\d\d)?"
     r"(?: (?:[A-Z]{3,5}|\d{4}|[+-]\d{4})(?=[ \]]))?\]? +"
 )
-# any number but one that says what a message is about: AH00126 of Apache, [1:2001:3] of snort; and
-# whom a mail is from and to
+# any number but one that says what a message is about: AH00126 of Apache, [1:2001:3] of snort; whom
+# a mail is from and to; the name before an address, which its owner chooses; ids of mail servers
 NUMBERS = (
-    r"(?ai)(?<==<)[^\s>]+|(?<!\[\d:)(?<!\[\d{3}:)(?:\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b"
+    r"(?ai)(?<==<)[^\s>]+|[\w.-]+(?=\[\d+\.\d)|\b(?=[a-z]*\d)[a-z\d]{11,}\b"
+    r"|\b\d[a-z\d]{5}-[a-z\d]{6,11}-[a-z\d]{2,4}\b|(?<!\[\d:)(?<!\[\d{3}:)(?:\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b"
     r"|(?-i:(?<![A-Z]{2}))(?<!\d)[0-9]+)"
 )
 # a word that always differs: a number, perhaps with a unit, a time, a process id, a hex number
 COUNTER = (
-    r"(?ai)(?:[\w.-]+[=:])?(?:\d\d/[a-z]{3}/)?"
+    r"(?ai)(?:[\w.-]+[=:]\"?)?(?:\d\d/[a-z]{3}/)?"
     r"(?:(?:[\d.,:+/#-]|(?<=\d)t(?=\d))*\d:?[a-z%]{0,3}(?:/(?:tcp|udp))?"
-    r"|0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{6,}|audit\([\d.:]+"
+    r"|@?0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{6,}|audit\([\d.:]+"
     r"|[^\[]*\[\d+\]?|mon|tue|wed|thu|fri|sat|sun)"
 )
 ADDRESS = (  # IPv4, and IPv6 or MAC
     r"(?ai)(?:[\w.-]+=)?(?:\d{1,3}(?:\.\d{1,3}){3}(?:/\d+)?"
     r"|(?=.*[a-f]|.*::)[\da-f]*(?::[\da-f]*){2,}[\d.]*)"
 )
-PORT_OR_PID = r"\b((?:\d{1,3}\.){3}\d{1,3}):\d+\b|\[\d+\](?=:)"  # behind an address, a program
+PORT_OR_PID = r"\b((?:\d{1,3}\.){3}\d{1,3})[:#]\d+\b|\[\d+\](?=:)"  # behind an address, a program
+REPEATED = r"message repeated (\d+) times: \[ ?(.*)"  # of rsyslog
 
 LOOKED_AT = 300  # characters of a text, from which its kind is taken
+SETTLED = 20  # alerts of a kind, after which a plain word that is another makes another kind
 SIBLINGS = 32  # kinds of one beginning; what is like none of them is counted to the last
 VALUES = 40  # different words at one place of which it is counted how often they came
 CROWDED = 52  # characters of these, in a DM of more lines than a phone shows at once
@@ -864,11 +870,18 @@ def after_stamp(text: str) -> str:
     return text[found.end() :] if found else text
 
 
+def message_of(text: str) -> str:
+    """The part of a line from which its kind is taken: what it is about comes first."""
+    line = re.sub(r"\[ +", "[", after_stamp(text)[:LOOKED_AT])  # as the kernel's clock is padded
+    return str(re.sub(REPEATED, r"\2 \1 times", line))
+
+
 def beginning(words: list[str]) -> tuple[str, int]:
     """The program and the two words behind it (a line of no program has none), and how many words
     it takes to know them."""
     tag = next((place for place, word in enumerate(words[:3]) if word.endswith(":")), -1)
-    program = words[tag] if tag >= 0 else ""
+    # with what auditd says before it: type=USER_LOGIN msg=audit(#):
+    program = "".join(word for word in words[: tag + 1] if "=" in word or word.endswith(":"))
     return " ".join([program, *[*words[tag + 1 : tag + 3], "", ""][:2]]), tag + 3
 
 
@@ -879,7 +892,7 @@ def columns(line: str) -> dict[str, str]:
     plain = 0
     for word in re.sub(PORT_OR_PID, r"\1", line).split():
         name, sign, _ = word.partition("=")
-        if not sign or name.isdecimal() or name in found or "(" in name:  # as in "root(uid=0)"
+        if not sign or name in found or not re.fullmatch(r"[\w.-]*[^\W\d][\w.-]*", name):
             name, plain = str(plain), plain + 1
         found[name] = word
     return found
@@ -935,14 +948,16 @@ class Kind:
         """What an administrator would look for in those that are not quoted: services, addresses,
         users, and how often each.  In a crowded DM there are fewer."""
         parts: list[str] = []
-        quoted = columns(after_stamp(self.samples[0].text)[:LOOKED_AT])
+        quoted = columns(message_of(self.samples[0].text))
         for column in filter(self.values.get, self.raw):
             seen, label = self.values[column], column
             if column.isdecimal():  # the word before it, if all have that one; a program has none
                 before = str(int(column) - 1)
                 label = "" if before in self.values else self.raw.get(before, "")
                 label = label * (label.isalpha() and self.raw[column][-1:] != ":")
-            times = {word: count - (word == quoted.get(column)) for word, count in seen.items()}
+            first = quoted.get(column)
+            first = "" if first and first not in seen else first  # it is among the others
+            times = {word: count - (word == first) for word, count in seen.items()}
             told_of = (word for word in times if times[word] and word not in ("", label + "="))
             words = sorted(told_of, key=lambda word: -times[word])
             counters = [word for word in words if re.fullmatch(COUNTER, bare(word))
@@ -955,8 +970,8 @@ class Kind:
                 for word in words[:8]:
                     if len(", ".join(told)) < (CROWDED if crowded else DM_LIMIT):
                         value = word[len(label) + 1 :] if word.startswith(f"{label}=") else word
-                        value = value.partition("(")[0] or value
-                        told.append(bare(value) + f" ×{times[word]:,}" * (times[word] > 1))
+                        value = bare(value).partition("(")[0] or bare(value)
+                        told.append(value + f" ×{times[word]:,}" * (times[word] > 1))
                 others = sum(times.values()) - sum(times[word] for word in words[: len(told)])
                 told += [plural(others, "other")] * (others > 0)
                 parts.append(f"{bare(label)} {', '.join(told)}".strip())
@@ -973,6 +988,12 @@ def likeness(words: list[str], others: list[str]) -> float:
            for word, other in pairs):
         return 0.0
     return sum(word == other for word, other in pairs) / len(pairs) if pairs else 1.0
+
+
+def steady(words: list[str], others: list[str]) -> bool:
+    """Whether a line says no other plain word where all of a kind have the same."""
+    return not any(word != other != "*" and re.fullmatch(r"\W*[A-Za-z]+\W*", word)
+                   for word, other in zip(words, others))
 
 
 def joined(kinds: list[Kind]) -> list[Kind]:
@@ -1045,14 +1066,15 @@ class Digest:
         """Count an alert in.  Its kind is that of lines of the same length and the same beginning
         of which most other words are equal, numbers always (as Drain has it: He et al., ICWS 2017).
         """
-        line = after_stamp(alert.text)[:LOOKED_AT]
+        line = message_of(alert.text)
         words = re.sub(NUMBERS, "#", line).split()
         kind = Kind(words, columns(line), {}, 1, alert.sent, alert.sent)
         kind.samples, kind.names = [alert], [alert.name]
         self.heads[kind.head] = self.heads.get(kind.head, 0) + 1
         self.to += [handle.lower() for handle in alert.to if handle.lower() not in self.to]
         alike = self.alike(kind)
-        like, nearest = max(((likeness(words[kind.start :], other.words[kind.start :]), other)
+        like, nearest = max(((likeness(words[kind.start :], other.words[kind.start :])
+                              * (other.count < SETTLED or steady(words, other.words)), other)
                              for other in alike), key=lambda it: it[0], default=(0.0, None))
         if nearest is not None and (like > 0.5 or len(alike) >= SIBLINGS):
             nearest.take(kind)
@@ -1150,7 +1172,8 @@ def fit(
     ranked = sorted(ranked, key=lambda kind: not kind.samples)  # what cannot be quoted is left
     fewer = joined(ranked)
     for kinds, samples, each, most in (
-        (ranked, SAMPLES, room, SHOWN), *((fewer, 1, each, room) for each in CUTS)
+        *((ranked, SAMPLES, min(each, room), SHOWN) for each in CUTS),
+        *((fewer, 1, each, room) for each in CUTS),
     ):
         lines: list[str] = []
         left, told = room, 0
@@ -1179,7 +1202,8 @@ def compose(digest: Digest, host: str, now: float) -> str:
     if digest.count == len(quotable) == 1:
         alert = quotable[0]
         rest = after_stamp(alert.text)
-        named = rest != alert.text and rest.partition(" ")[0].partition(".")[0] == label
+        name = rest.partition(" ")[0]
+        named = rest != alert.text and label in (name, name.partition(".")[0])
         head = " ".join([label] * (not named) + [clock(alert.sent, now)] * (rest == alert.text))
         return quote(f"[{head}] " if head else "", alert, DM_LIMIT)
     count, _, first, last = digest.with_rest(digest.kinds)
@@ -1283,7 +1307,9 @@ def bounded(call: Callable[[], Any], seconds: int = CALL) -> Any:
         try:
             os.closerange(3, writer)  # should we be killed, it must not hold our lock and trigger
             os.closerange(writer + 1, 256)
-            signal.alarm(seconds)  # which no worker has ignored or blocked: see start_worker
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+            signal.alarm(seconds)
             os.write(writer, json.dumps(call()).encode())
         finally:
             os._exit(0)
@@ -1484,6 +1510,7 @@ class Worker:
             if self.state.wait("config").error != problem.message:
                 report(problem.message)
             self.state.hold("config", (0.0,), CONFIG, problem.message, problem.hint)
+            self.state.waits.pop("fault", None)
             wait = MINUTE
         except Exception as error:
             words = f"the worker failed: {type(error).__name__}: {lower(error)}"
@@ -1508,8 +1535,9 @@ class Worker:
         try:
             self.distribute(config)
         finally:  # what is distributed goes, even where a disk takes nothing any more
+            import_tweepy()
+            self.state.waits.pop("config", None)
             self.round(config)
-        self.state.waits.pop("config", None)
         now = time.time()
         waits = [max(0.0, self.state.due(who, now) - now) for who in self.waiting()]
         return min(waits, default=None)
@@ -1517,7 +1545,8 @@ class Worker:
     def round(self, config: Config) -> None:
         """Give all they have not got to those who may get it now."""
         now, self.posted = time.time(), 0
-        due = [who for who in self.waiting() if self.state.due(who, now) <= now]
+        due = [who for who in self.waiting()
+               if who in config.recipients.values() and self.state.due(who, now) <= now]
         try:
             for recipient in due:
                 self.deliver(config, recipient)
@@ -1539,7 +1568,7 @@ class Worker:
         """Give each recipient its own link to what was accepted, and fold what is too much."""
         ids, more = set(config.recipients.values()), True
         # who is new has had nothing of what is distributed; no clock tells that for sure
-        now = max((sent_at(name, time.time()) for who in self.spool.names("to")
+        now = max((sent_at(name, time.time() + DAY) for who in self.spool.names("to")
                    for name in self.spool.names("to", who)), default=0.0)
         for recipient in ids:
             make_directory(self.spool.clear(stat.S_ISDIR, "to", recipient))
@@ -1584,12 +1613,12 @@ class Worker:
             with ignoring(FileNotFoundError):
                 os.unlink(self.spool.path("to", recipient, name))
         except OSError as error:
-            self.stop(error)
+            self.stop(recipient, error)
 
-    def stop(self, error: OSError) -> None:
+    def stop(self, recipient: str, error: OSError) -> None:
         """Have nothing go for an hour, as what went cannot be told from what did not."""
         words = f"what X was given cannot be removed from the queue: {lower(error)}"
-        self.state.hold("", SLOW[-1:], KEPT, words, "mend the disk or its directory")
+        self.state.hold(recipient, SLOW[-1:], KEPT, words, "mend the disk or its directory")
 
     def gather(self, recipient: str, names: Iterable[str]) -> Digest:
         """What is in these files of a recipient."""
@@ -1639,15 +1668,16 @@ class Worker:
         aside as refused.
         """
         sought = self.state.sought.get(recipient, [])
-        rest = set(self.spool.names("to", recipient)).difference(sought)
-        parts = [self.gather(recipient, names) for names in (sought, rest)]
+        fresh = set(self.spool.names("to", recipient)).difference(*sought)
+        parts = [self.gather(recipient, names) for names in (fresh, *sought)]
         proved, refusals = False, 0
         aside = ""  # the beginning of what was put aside since X took anything
         while parts:
             part = parts.pop(0)
             if not part.count:
                 continue
-            self.state.sought[recipient] = part.names() * proved
+            if proved:
+                self.state.sought[recipient] = [it.names() for it in (part, *parts)]
             outcome = self.post(config, recipient, compose(part, config.host, time.time()))
             if outcome.kind == "delivered":
                 self.settle(config, recipient, part, "delivered in one DM")
@@ -1686,7 +1716,7 @@ class Worker:
                 try:
                     self.put_aside(recipient, part, f"{whose}: {again.error}")
                 except OSError as error:
-                    return self.stop(error)
+                    return self.stop(recipient, error)
                 self.settle(config, recipient, part, outcome.words + "; put aside")
                 aside = head
         self.state.sought.pop(recipient, None)
@@ -1706,7 +1736,8 @@ class Worker:
             if alert is None:
                 aside = f"{int(part.first * 1e9):019d}.{name}"
                 alert = Alert(compose(part, "", time.time()), part.first, "", name=aside)
-            alert.why = why
+            before = self.spool.read("refused", alert.name)  # for another recipient
+            alert.why = f"{before.why}; {why}" if before and why not in before.why else why
             make_directory(self.spool.path("refused"))
             try:  # with its reason from the first moment, as a `send` may wait for it
                 self.spool.write(alert.dump(), "refused", alert.name)
@@ -1723,8 +1754,9 @@ class Worker:
         steps = {"retry": RETRY, "cap": SLOW[1:],
                  "limit": (limit_wait(self.answer.headers, time.time()),)}
         scope = "" if outcome.kind in ("limit", "cap", "account") else recipient
+        whose = f"@{config.handle(recipient)}: " * (outcome.kind in ("recipient", "unclear"))
         seconds = self.state.hold(scope, steps.get(outcome.kind, SLOW), outcome.status,
-                                  outcome.error, outcome.hint)
+                                  whose + outcome.error, outcome.hint)
         self.note()
         report(f"for @{config.handle(recipient)}: {outcome.words};"
                f" next attempt in {seconds:.0f} s")
@@ -1748,9 +1780,8 @@ class Worker:
         now, waits, found = time.time(), self.state.waits, {}
         for scope, wait in waits.items():
             if wait.status in (REFUSED, CONFIG) or scope == "fault":
-                whom = f"@{self.config.handle(scope)}: " * scope.isdecimal()
-                name = whom + re.sub(r"\d+", "", wait.error.partition(" (X says")[0])
-                found[name] = whom + wait.error, wait.hint, scope
+                name = scope + re.sub(r"\d+", "", wait.error.partition(" (X says")[0])
+                found[name] = wait.error, wait.hint, scope
         held = [w for w in waits.values() if w.status or w.error == X_LIMIT and w.due(now) > now]
         oldest = pending_in(self.spool)[1] if held and not found else now
         if now - oldest >= LATE:
@@ -1772,14 +1803,16 @@ class Worker:
         flow again."""
         found = self.note()
         new = found.keys() - set(self.state.told)
-        over = self.state.told and not found and (self.posted or not self.pending())
+        over = (set(self.state.told) - found.keys()
+                and (self.posted or not found and not self.pending()))
         self.state.told = list(found) if found or over else self.state.told
         self.state.save()  # first: a command that ends us must not be run again and again
         command = self.config.delivery.get("on_trouble")
         if command and (new or over):
             host, now = self.config.host or short_host_name(), time.time()
             who = f"bird_sentinel of {user_name(os.geteuid())} on {host}"
-            told = f"{who}: DMs {'go out again' if over else 'do not go out'}\n"
+            last = "".join(f"; but still: {words}" for words, *_ in found.values())
+            told = f"{who}: DMs {'go out again' + last if over else 'do not go out'}\n"
             for words, hint, scope in (found[name] for name in sorted(new)):
                 waiting: list[str] = []
                 seen: set[str] = set()
@@ -2071,14 +2104,17 @@ def prove(config: Config, handles: list[str], test: bool) -> None:
         if not test:
             raise
         say("warning", problem.message)
+        say("hint", advise(problem.hint, config.path))
     code, since = str(random.SystemRandom().randrange(100, 1000)), time.time()
     if test:
         text = f"bird_sentinel test: the number is {code}"
         alert = Alert(text, since, short_host_name(), handles)
-        spool = store(config.path, alert)[0]
+        spool, unsafe = store(config.path, alert)
         start_worker(config.path, spool, "now")
         await_delivery(config, spool, {alert.name}, handles, since, since)
         show(f"X took a test DM for {at(handles)}.")
+        if unsafe:
+            raise unsafe
     while test and at_terminal():
         seen = ask("the number that the phone shows (Enter, if it shows none): ")
         if seen == code:
@@ -2136,9 +2172,12 @@ def read_message(options: Any) -> str:
         raise Problem(USAGE, f"standard input cannot be read: {lower(error)}") from None
     whole, most = raw.decode("utf-8", "replace"), 100 * DM_LIMIT
     text = clean(whole[:most])
+    if len(text) >= DM_LIMIT:
+        return text + "?" * (len(whole) - most)  # which nobody will see, but they are counted
+    text = clean(whole)
     if not text.strip():
         raise Problem(USAGE, "the message is empty", "see: bird_sentinel send --help")
-    return text + "?" * (len(whole) - most)  # which nobody will see, but they are counted
+    return text
 
 
 def found_good(config_path: str) -> bool:
@@ -2344,7 +2383,7 @@ def status(options: Any) -> int:
                         "nothing pending")
          + f", {plural(len(refused))} refused by X (below)" * bool(refused) + why)
     for name, value in {
-        "to_do": advise(hint, path) if error else "read what is below" if refused else "nothing",
+        "to_do": error and advise(hint, path) or ("read what is below" if refused else "nothing"),
         **facts, "recipients": ", ".join(f"@{h} ({i})" for h, i in facts["recipients"].items()),
         "worker": "running" if running else "not running",
         "queue": ", ".join(dict.fromkeys(places)),
@@ -2435,9 +2474,8 @@ error. The first line and the exit status are enough for a monitor."""),
 }
 
 
-def parser(argv: list[str]) -> Any:
-    """The command line, but for what stands behind --.  `send` has help only where nothing else is
-    asked of it: among the words of a message that was not quoted, -h is none."""
+def parser() -> Any:
+    """The command line, but for what stands behind --."""
 
     class Parser(argparse.ArgumentParser):  # type: ignore[misc,name-defined]
         def error(self, message: str) -> NoReturn:
@@ -2453,9 +2491,8 @@ def parser(argv: list[str]) -> Any:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     made = {}
     for name, (_, about) in COMMANDS.items():
-        helps = name != "send" or argv[:-1] == ["send"]
         made[name] = commands.add_parser(name, description=about, epilog=STATUSES, **form,
-                                         help=about.partition(". ")[0], add_help=helps)
+                                         help=about.partition(". ")[0], add_help=name != "send")
         made[name].add_argument("--config", metavar="PATH", default=argparse.SUPPRESS,
                                 help="use this config, with a queue of its own")
     for name, words in (("authorize", "add this recipient"), ("send", "only to this recipient")):
@@ -2465,18 +2502,21 @@ def parser(argv: list[str]) -> Any:
         ("authorize", "--no-test", "send no test DM"),
         ("send", "--no-wait", "return as soon as the alert is stored"),
         ("send", "--dry-run", "print the DM instead of sending it; needs no config"),
+        ("send", "--help", "show this help message and exit"),
         ("flush", "--discard-refused", "forget what X refused, which status shows"),
         ("status", "--json", "print it as a JSON object"),
     ):
-        made[name].add_argument(option, action="store_true", help=words)
+        also = ["-h"] * (option == "--help")
+        made[name].add_argument(*also, option, action="store_true", help=words)
     made["send"].add_argument("message", metavar="MESSAGE", nargs="*", help="its words, or -")
+    made["send"].set_defaults(show_help=made["send"].print_help)
     return top
 
 
 def parse(argv: list[str]) -> Any:
     """What is asked for on the command line; raises Problem and SystemExit."""
     literal = argv.index("--") if "--" in argv else len(argv)  # behind it all is message
-    options, extra = parser(argv).parse_known_args(argv[:literal])
+    options, extra = parser().parse_known_args(argv[:literal])
     see = f"see: bird_sentinel {options.command} --help"
     message = getattr(options, "message", []) + extra + argv[literal + 1 :]
     # -5 is no option, and what has a space in it was quoted as a message
@@ -2488,6 +2528,12 @@ def parse(argv: list[str]) -> Any:
     values = getattr(options, "to", []) + [options.config] * (options.config is not None)
     if not all(isinstance(value, str) and value for value in values):  # --to=, --to=--
         raise Problem(USAGE, "an option has an empty value", see)
+    if getattr(options, "help", False):
+        if message:  # an unquoted message
+            raise Problem(USAGE, "-h or --help among the words of a message",
+                          "put -- before the message")
+        options.show_help()
+        raise SystemExit
     options.message, options.dashes, options.stored = message, literal < len(argv), False
     return options
 

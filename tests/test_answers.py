@@ -864,3 +864,34 @@ def test_the_notice_says_what_to_run_and_as_whom(sentinel: Sentinel, x: FakeX) -
     assert sentinel.run("send", "--config", str(path), EVIL).code == REFUSED
     user = pwd.getpwuid(os.geteuid()).pw_name
     assert x.dms[-1].text.endswith(f", as {user}: bird_sentinel status --config '{path}'")
+
+
+def test_what_is_put_aside_names_all_who_do_not_get_it(fresh: Sentinel, x: FakeX) -> None:
+    fresh.configure({"oncall": "2002", "second": "2003"})
+    x.answer(ERRORS["403-about-blank"], None, when=lambda r: EVIL in r.text)
+    assert fresh.run("send", EVIL).code == REFUSED
+    until(lambda: is_empty(fresh))
+    (kept,) = put_aside(fresh)
+    assert all(f"for @{who}: " in kept and f"for @{who}: " in fresh.run("status").out
+               for who in ("oncall", "second"))  # fmt: skip
+
+
+def test_what_keeps_one_recipients_dms_is_told_with_the_name(fresh: Sentinel, x: FakeX) -> None:
+    fresh.configure({"oncall": "2002", "second": "2003"})
+    x.answer(ERRORS["403-349"], None, when=lambda r: r.recipient_id == "2002")
+    x.answer(ERRORS["503-v2"], None, when=lambda r: r.recipient_id == "2003")
+    done = fresh.run("send", "disk full")
+    assert done.code == REFUSED and ": @oncall: the recipient does not accept" in done.err, done
+    assert "@oncall: the recipient" in fresh.run("status").out.split("\n")[0]
+
+
+def test_what_comes_during_a_search_goes_before_it_goes_on(sentinel: Sentinel, x: FakeX) -> None:
+    asked = iter(range(10**6))  # each fourth request meets the limit
+    x.answer(ERRORS["429-88"], None, when=lambda r: r.recipient_id != "" and next(asked) % 4 == 3)
+    x.answer(ERRORS["403-about-blank"], None, when=lambda r: EVIL in r.text)
+    fill(sentinel, EVIL, *(f"prog{letter}: is down" for letter in "abcdefghijklmnop"))
+    sentinel.run("flush")
+    assert sentinel.run("send", "--no-wait", "root login").code == 0
+    before = len(x.requests)
+    sentinel.run("flush")
+    assert ["root login" in r.text for r in x.requests[before:]][0]

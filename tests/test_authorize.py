@@ -847,3 +847,23 @@ def test_a_server_that_never_answers_holds_it_half_a_minute_at_the_most(
         "stall-connect ": (75, True, True),
         f"stall {SEND}": (75, False, True),  # the tokens were saved before
     }
+
+
+def test_a_queue_that_is_not_safe_is_told_though_the_test_dm_goes(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    assert sentinel.run("send", "disk full").code == 0
+    sentinel.wait_idle()
+    sentinel.queue.chmod(0o770)
+    done = sentinel.run("authorize", "--to", "second")
+    assert (done.code, "chmod go-w" in done.err) == (78, True), done
+    assert [dm.recipient_id for dm in x.dms] == ["2002", "2003"]
+
+
+def test_what_keeps_the_queued_alerts_is_told_with_what_to_do(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    x.answer(ERRORS["403-349"], times=None, when=lambda r: r.recipient_id == "2002")
+    assert sentinel.run("send", "disk full").code == 77
+    done = sentinel.run("authorize", "--to", "second")
+    assert (done.code, "ask them to send" in done.err) == (0, True), done

@@ -284,17 +284,35 @@ def test_an_alert_for_a_handle_whose_id_is_looked_up_again_goes_to_the_new_id(
     assert [count(busy_x, who) for who in ("2002", "2003", "2004")] == [1, 0, 4]
 
 
-def test_an_alert_of_a_clock_that_was_ahead_goes_to_whoever_takes_the_others_place(
-    away: Sentinel, busy_x: FakeX
+@few_or_many
+def test_alerts_of_a_clock_that_was_ahead_go_to_whoever_takes_the_others_place(
+    away: Sentinel, busy_x: FakeX, number: int
 ) -> None:
     away.configure({"oncall": "2002"}, interval="0.01")
-    wait_for_x(away, 1)
-    (ours,) = (away.queue / "to" / "2002").iterdir()
-    ours.rename(ours.with_name(f"{time.time_ns() + 3600 * 10**9}.1.web1"))
+    wait_for_x(away, 0)
+    ahead = time.time_ns() + 3600 * 10**9
+    for n in range(number):
+        path = away.queue / "new" / f"{ahead + n * 10**6}.{n}.web1"
+        path.write_text(f"host: web1\n\ndisk: {word(n)}")
+    away.start("flush", stderr=subprocess.DEVNULL)
+    until(lambda: away.status()["last_error"] and distributed(away), 60)
     take_out(away, {"second": "2003"})
     away.run("flush")
     away.wait_idle()
-    assert count(busy_x, "2003") == 1
+    assert count(busy_x, "2003") == number
+
+
+def test_nothing_goes_to_who_is_configured_no_more_though_nothing_can_be_distributed(
+    away: Sentinel, busy_x: FakeX
+) -> None:
+    away.configure({"oncall": "2002"}, interval="0.01")
+    wait_for_x(away, 3)
+    (away.queue / "to").chmod(0o770)
+    take_out(away, {"second": "2003"})
+    assert away.run("flush").code == 78
+    (away.queue / "to").chmod(0o700)
+    assert away.run("flush").code == 0
+    assert (count(busy_x, "2002"), count(busy_x, "2003")) == (0, 3)
 
 
 def test_who_came_while_nothing_was_pending_is_not_given_again_what_it_had(

@@ -105,6 +105,7 @@ FAILURE = "web1 sshd[7]: authentication failure; logname= uid=0 tty=ssh rhost=19
 
 FPM = "[23-Nov-2026 14:03:20] WARNING: [pool www] child 77 exited on signal 11 (SIGSEGV)"
 HEADS = {
+    "a line of RFC 5424": ("<34>1 2026-11-23T14:03:20.003Z web1 su - - - denied", None),
     "a line without a time stamp": ("disk full", "[web1 14:03:22] disk full"),
     "a time of day alone": ("14:03:20 disk full", "[web1 14:03:22] 14:03:20 disk full"),
     "a stamp behind an address": (
@@ -830,3 +831,107 @@ def test_in_a_long_digest_few_of_the_differing_values_are_named_and_in_a_short_o
     short, long = digest_of(stamped(attack)), digest_of(stamped([*attack, *others]))
     assert [host in short for host in hosts] == [True] * 9 and "other" not in short
     assert [host in long for host in hosts] == [True] * 3 + [False] * 6 and "6 others" in long
+
+
+# ---- what is rare, in more forms ----
+
+P = "Nov 23 14:03:22 web1 "
+STORMS = {
+    "of repeated messages": (
+        P + "sshd[{0}]: message repeated 2 times: [ Failed password for root from 192.0.2.{0}]",
+        P + "sshd[9]: message repeated 3 times: [ Accepted password for root from 192.0.2.9]",
+    ),
+    "of vsftpd": (
+        'Mon Nov 23 14:03:22 2026 [pid {0}] [{1}] FAIL LOGIN: Client "192.0.2.{0}"',
+        'Mon Nov 23 14:03:22 2026 [pid 9] [root] OK LOGIN: Client "203.0.113.66"',
+    ),
+    "in the form of RFC 5424": (
+        "<38>1 2026-11-23T14:03:22.123Z web1 sshd {0} - - Failed password for {1} from 192.0.2.{0}",
+        "<38>1 2026-11-23T14:03:22.123Z web1 sshd 9 - - Accepted password for root from 192.0.2.9",
+    ),
+    "of JSON": (
+        '{{"c": "ACCESS", "m": "Authentication failed", "user": "{1}", "remote": "192.0.2.{0}:9"}}',
+        '{"c": "ACCESS", "m": "Authentication succeeded", "user": "root", "remote": "192.0.2.9:9"}',
+    ),
+    "of auditd": (
+        "type=USER_AUTH msg=audit(17.{0}:{0}): pid={0} acct=\"{1}\" addr=192.0.2.{0} res=failed",
+        "type=USER_LOGIN msg=audit(17.9:9): pid=9 acct=\"root\" addr=192.0.2.9 res=success",
+    ),
+    "whose names the attacker chooses": (
+        P + "proftpd[{0}]: 192.0.2.1 ({1}.example[192.0.2.{0}]) - USER {1}: no such user",
+        P + "proftpd[9]: 192.0.2.1 (its.example[203.0.113.66]) - USER root: Login successful.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", STORMS)
+@pytest.mark.parametrize("place", [30, 60])
+def test_one_login_among_many_failures_is_on_top(form: str, place: int) -> None:
+    storm, rare = STORMS[form]
+    lines = [storm.format(i, word) for i, word in zip(range(60), random_words(60))]
+    text = digest(*lines[:place], rare, *lines[place:], *OTHERS)
+    assert any(rare in line for line in text.split("\n")[: len(OTHERS) + 2]), text
+
+
+def random_words(number: int) -> list[str]:
+    chance = random.Random(7)
+    return ["".join(chance.choices(string.ascii_lowercase, k=6)) for _ in range(number)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        P + "postfix/smtp[{0}]: 4{1}R8{1}: to=<u{0}@x.example>, status=deferred (timed out)",
+        P + "sendmail[{0}]: xAN{1}0000{0:04}: to=<u@x.example>, stat=Deferred: timed out",
+        "2026-11-23 14:03:22 1{1:.5}-{1:.6}-wJ ** u@x.example T=remote_smtp: timed out",
+    ],
+)
+def test_messages_that_differ_by_the_id_of_a_mail_are_of_one_kind(line: str) -> None:
+    lines = [line.format(i, word) for i, word in enumerate(random_words(300))]
+    text = digest(*lines, P + "exim: no disk space")
+    assert len(entries(text)) == 2 and "299 more like this" in text, text
+
+
+def test_a_kernel_message_counts_as_itself_however_its_clock_is_padded() -> None:
+    rare = P + "kernel: [ 5175.5] EXT4-fs (sda1): Remounting filesystem read-only"
+    noise = [P + f"kernel: [ 51{i:02}.5] [UFW BLOCK] SRC=192.0.2.{i} LEN=40" for i in range(99)]
+    common = [P + f"sshd[{i}]: Connection reset by 192.0.2.{i}" for i in range(30)]
+    assert entries(digest(*noise, rare, *common))[0] == rare
+
+
+def test_one_long_line_takes_no_text_away_from_its_neighbours() -> None:
+    start = P + "sudo: bob : user NOT in sudoers ; TTY=pts/{} ; PWD=/ ; COMMAND="
+    long = start.format(0) + "/bin/echo " + "x" * 9_900
+    short = [start.format(1) + "/bin/cat /etc/shadow", start.format(2) + "/sbin/insmod /tmp/kit.ko"]
+    text = digest(P + "first: alert", long, *short)
+    assert all(line in text for line in short), text
+
+
+def test_of_more_values_than_are_counted_the_quoted_one_is_not_told_as_another() -> None:
+    few = [SESSION.format("su", i, word) for i, word in enumerate(random_words(5))]
+    many = [SESSION.format("sshd", i, word[::-1]) for i, word in enumerate(random_words(60))]
+    text = digest(*few, *many, *OTHERS)
+    counted = re.search(r"([\d,]+) more like this, last .*; user (.*)", text)
+    assert counted, text
+    *named, others = counted[2].split(", ")
+    assert number(counted[1]) == 64 == len(named) + number(others.split()[0]), text
+
+
+@pytest.mark.parametrize(
+    "line, named, not_named",
+    [
+        ('time="2026-11-23T14:03:{0:02}Z" level=error msg="{1} is down"', "msg bnalbc", "2026"),
+        ("named[1]: client @0x7f{0:06x} 192.0.2.{0}#597{0}: denied", "192.0.2.", "@0x"),
+        ('app[1]: login failed from tty on host acct="({1})" res=failed', "acct bnalbc", 'acct "'),
+        ('nginx: 7#7: *1 open() "/a?id{1}=1" failed (2: No such file or directory), client: '
+         "192.0.2.{0}, server: www", "; 192.0.2.1", " failed"),
+    ],
+)  # fmt: skip
+def test_what_differs_is_named_as_what_it_is(line: str, named: str, not_named: str) -> None:
+    text = digest(*(line.format(i, word) for i, word in enumerate(random_words(30))))
+    assert named in differing(text) and not_named not in differing(text), text
+
+
+def test_a_label_with_a_domain_stands_once_too() -> None:
+    text = "Nov 23 14:03:22 web1.example.com sshd[7]: denied"
+    assert digest_of(alerts_of([text]), host="web1.example.com") == text

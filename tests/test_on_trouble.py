@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import time
 from pathlib import Path
@@ -274,3 +275,20 @@ def test_it_hears_whose_dms_do_not_go_out_and_what_to_run_even_with_an_odd_path_
     told = listener.wait_for(1)[0]
     assert f"of {pwd.getpwuid(os.geteuid()).pw_name} on web1" in told.split("\n")[0]
     assert "bird_sentinel authorize --config" in told and "disk full" in told
+
+
+def test_it_hears_that_dms_go_out_again_though_not_yet_to_all(
+    fresh: Sentinel, x: FakeX, listener: Listener
+) -> None:
+    x.answer(ERRORS["403-349"], times=None, path="/2/dm_conversations/with/2002/")
+    assert fresh.run("send", "one").code == 77
+    listener.wait_for(1)
+    x.answer(ERRORS["402-credits"], times=None, path="/2/dm_conversations/with/2003/")
+    assert fresh.run("send", "two").code == 77
+    assert "credits" in listener.wait_for(2)[1]
+    x.clear_answers()
+    x.answer(ERRORS["403-349"], times=None, path="/2/dm_conversations/with/2002/")
+    assert fresh.run("flush").code == 77
+    told = listener.wait_for(3)[2]
+    assert re.search("DMs go out again; but still: @oncall: .* does not accept", told)
+    assert len(told.splitlines()) == 1

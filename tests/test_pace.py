@@ -559,3 +559,13 @@ def test_a_429_while_something_is_left_of_each_limit_lasts_no_longer_than_the_sh
 ) -> None:
     headers = {**headers_of(14, 800), **headers_of(1300, 80_000, "x-user-limit-24hour", 1440)}
     assert limit_wait({**headers, **told}, NOW) == pytest.approx(seconds, abs=JITTER)
+
+
+@pytest.mark.parametrize(
+    "headers, seconds",
+    [({"x-rate-limit-reset": str(int(NOW) + 600)}, 600), ({"retry-after": "40.5"}, 40.5)],
+)
+def test_a_429_that_tells_only_its_end_lasts_until_then(
+    headers: dict[str, str], seconds: float
+) -> None:
+    assert limit_wait(headers, NOW) == pytest.approx(seconds, abs=JITTER)

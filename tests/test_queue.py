@@ -587,3 +587,22 @@ def test_of_many_warnings_a_standard_error_that_nobody_reads_holds_up_an_alert_f
     assert time.monotonic() - began < 5
     os.close(reader)
     os.close(writer)
+
+
+def test_a_memory_that_is_named_twice_is_counted_once(
+    x: FakeX, sentinel: Sentinel, tmp_path: Path
+) -> None:
+    env = {"XDG_RUNTIME_DIR": "/dev/shm"}
+    x.answer(ERRORS["503-empty"], times=None)
+    sentinel.queue.write_text("no directory")
+    try:
+        assert sentinel.run("send", "an alert", env=env).code == 75
+        seen = json.loads(sentinel.run("status", "--json", env=env).out)
+        assert seen["pending"] == 1
+    finally:
+        sentinel.kill()
+        sentinel.wait_idle()
+        for path in Path("/dev/shm").glob(
+            f"*-{os.geteuid()}-{zlib.crc32(os.fsencode(sentinel.config)):08x}.queue"
+        ):
+            shutil.rmtree(path)

@@ -463,3 +463,16 @@ def test_the_label_is_the_short_host_name_where_none_is_configured(
     sentinel.configure(host="")
     sentinel.run("send", "disk full")
     assert x.dms[0].text.startswith(f"[{socket.gethostname().partition('.')[0]} ")
+
+
+@pytest.mark.parametrize("before", [b"", b"sshd: "], ids=["at its beginning", "in its midst"])
+def test_a_line_of_a_log_with_a_hole_is_told(sentinel: Sentinel, x: FakeX, before: bytes) -> None:
+    line = before + bytes(1_500_000) + b"Accepted password for root"
+    assert sentinel.run("send", "-", input=line).code == 0
+    assert x.dms[0].text.endswith("] " + before.decode() + "Accepted password for root")
+
+
+@pytest.mark.parametrize("words", [["--no-wait", "--help"], ["--config", "/a", "-h"]])
+def test_help_is_there_beside_other_options(fresh: Sentinel, words: list[str]) -> None:
+    done = fresh.run("send", *words)
+    assert (done.code, "exit status" in done.out) == (0, True), done

@@ -267,6 +267,18 @@ def test_an_exception_in_the_worker_reaches_a_person_until_its_cause_is_gone(
     failing.wait_idle()
 
 
+def test_a_fault_that_is_over_is_not_told_beside_what_is_wrong_with_the_config(
+    failing: Sentinel,
+) -> None:
+    assert failing.run("send", "--no-wait", "disk full").code == 0
+    until(lambda: "the worker failed" in failing.run("status").out, 20)
+    (failing.queue / "to").unlink()
+    failing.config.write_text("")
+    trouble = failing.queue / "trouble"
+    until(lambda: "consumer_key" in trouble.read_text(), 30)
+    assert "the worker failed" not in trouble.read_text()
+
+
 def test_a_send_that_waits_says_that_the_worker_failed(failing: Sentinel) -> None:
     done = failing.run("send", "disk full")
     assert (done.code, "the worker failed" in told(done)[0]) == (75, True), done

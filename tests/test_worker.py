@@ -443,3 +443,22 @@ def test_a_config_that_is_unsafe_for_a_moment_does_not_end_a_wait_for_xs_limit(
     assert sentinel.run("send", "--no-wait", "three").code == 0
     until(lambda: not (sentinel.queue / "trouble").exists())
     assert (len(x.requests), sentinel.status()["pending"]) == (asked, 3)
+
+
+def test_once_the_config_is_mended_nobody_is_told_of_it_while_the_round_lasts(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    good = sentinel.configure({"oncall": "2002", "second": "2003"}).read_text()
+    x.answer(ERRORS["429-88"])
+    assert sentinel.run("send", "one").code == 75
+    sentinel.config.write_text(good.replace("oncall =", "on call ="))
+    (sentinel.queue / "trigger").write_text("l")
+    until(lambda: (sentinel.queue / "trouble").exists())
+    sentinel.config.write_text(good)
+    x.answer(ERRORS["403-349"], path=DMS)
+    x.answer(Answer(delay=3), path=DMS)
+    began = len(x.requests)
+    flush = sentinel.start("flush", stderr=subprocess.DEVNULL)
+    until(lambda: len(x.requests) > began + 1)
+    assert "recipient that is no" not in sentinel.run("status").out
+    assert flush.wait() == 77

@@ -1036,7 +1036,7 @@ class Digest:
 
     kinds: as they came; heads: how often each beginning came; rest: alerts of kinds for which a
     long backlog has no room: how many, of how many kinds, the first and the last; to: the handles
-    that alerts name; counted: the files that a folded backlog counts, none where it is no
+    that alerts name; counted: files that the folded backlog counts; folded: its name, where it is
     part of this.
     """
 
@@ -1046,6 +1046,7 @@ class Digest:
         self.rest: list[Any] = [0, 0, time.time() + DAY, 0.0]
         self.to: list[str] = []
         self.counted: list[str] = []
+        self.folded: list[str] = []
         self.index: dict[tuple[int, int, str], list[Kind]] = {}
 
     @property
@@ -1058,9 +1059,7 @@ class Digest:
 
     def names(self) -> list[str]:
         """The files that it was made of, those of a kind together."""
-        return [FOLDED] * bool(self.counted) + [
-            name for kind in self.ranked() for name in kind.names
-        ]
+        return self.folded + [name for kind in self.ranked() for name in kind.names]
 
     def add(self, alert: Alert) -> None:
         """Count an alert in.  Its kind is that of lines of the same length and the same beginning
@@ -1131,7 +1130,7 @@ class Digest:
     def load(self, path: str) -> None:
         """Take in what `dump` made, before all else.  Raises OSError and ValueError."""
         self.counted, self.to, self.rest, self.heads, kinds = unseal(path)
-        self.kinds = [Kind(*fields) for fields in kinds]
+        self.kinds, self.folded = [Kind(*fields) for fields in kinds], [FOLDED]
         for kind in self.kinds:
             self.alike(kind).append(kind)
 

@@ -329,7 +329,8 @@ def test_a_failed_service_is_told_with_the_end_of_its_log(machine: Machine) -> N
     (line,) = re.findall(r"`(OnFailure=.*?)`", README)
     machine.put("/root/output", HOSTILE + "\n")
     machine.put("/etc/systemd/system/bad.service", f"[Unit]\n{line}\n[Service]\n"
-                "ExecStart=/bin/sh -c 'cat /root/output; exit 3'\n")  # fmt: skip
+                # journald may not know whose words they were of one that ends at once
+                "ExecStart=/bin/sh -c 'cat /root/output; sleep 1; exit 3'\n")  # fmt: skip
     machine.run("systemctl", "daemon-reload")
     machine.x.answer(Answer(mode="refuse-connect"), times=None)
     machine.run("systemctl", "start", "bad.service")

@@ -407,6 +407,7 @@ class Spool:
                 raise  # it may pass
             self.clear(lambda _: False, "to", recipient, name)
             self.add(Alert(DAMAGED, time.time(), short_host_name()))
+            self.pull()
 
     def refused(self) -> list[Alert]:
         """What X would not take, and what could not be read."""
@@ -833,7 +834,7 @@ STAMP = (
 # any number but one that says what a message is about: AH00126 of Apache, [1:2001:3] of snort; whom
 # a mail is from and to; the name before an address, which its owner chooses; ids of mail servers
 NUMBERS = (
-    r"(?ai)(?<==<)[^\s>]+|[\w.-]+(?=\[\d+\.\d)|\b(?=[a-z]*\d)[a-z\d]{11,}\b"
+    r"(?ai)(?<==<)[^\s>]+|[\w.-]+(?=\[\d+\.\d)|\b(?![a-z]+\d{1,4}\b)(?=[a-z]*\d)[a-z\d]{11,}\b"
     r"|\b\d[a-z\d]{5}-[a-z\d]{6,11}-[a-z\d]{2,4}\b|(?<!\[\d:)(?<!\[\d{3}:)(?:\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b"
     r"|(?-i:(?<![A-Z]{2}))(?<!\d)[0-9]+)"
 )
@@ -881,7 +882,8 @@ def beginning(words: list[str]) -> tuple[str, int]:
     it takes to know them."""
     tag = next((place for place, word in enumerate(words[:3]) if word.endswith(":")), -1)
     # with what auditd says before it: type=USER_LOGIN msg=audit(#):
-    program = "".join(word for word in words[: tag + 1] if "=" in word or word.endswith(":"))
+    program = "".join(word for word in words[: tag + 1]
+                      if word.startswith("type=") or word.endswith(":"))
     return " ".join([program, *[*words[tag + 1 : tag + 3], "", ""][:2]]), tag + 3
 
 
@@ -990,10 +992,12 @@ def likeness(words: list[str], others: list[str]) -> float:
     return sum(word == other for word, other in pairs) / len(pairs) if pairs else 1.0
 
 
-def steady(words: list[str], others: list[str]) -> bool:
-    """Whether a line says no other plain word where all of a kind have the same."""
-    return not any(word != other != "*" and re.fullmatch(r"\W*[A-Za-z]+\W*", word)
-                   for word, other in zip(words, others))
+def is_odd(words: list[str], settled: list[list[str]]) -> bool:
+    """Whether a message has another plain word where all of the settled kinds have the same."""
+    return any(len(set(known)) == 1 and known[0] not in (word, "*")
+               and re.fullmatch(r"(?:res=)?\W*[A-Za-z]+\W*", word)
+               and not re.fullmatch(COUNTER, bare(word))  # as Sun is
+               for word, known in zip(words, zip(*settled)))
 
 
 def joined(kinds: list[Kind]) -> list[Kind]:
@@ -1072,10 +1076,13 @@ class Digest:
         self.heads[kind.head] = self.heads.get(kind.head, 0) + 1
         self.to += [handle.lower() for handle in alert.to if handle.lower() not in self.to]
         alike = self.alike(kind)
-        like, nearest = max(((likeness(words[kind.start :], other.words[kind.start :])
-                              * (other.count < SETTLED or steady(words, other.words)), other)
-                             for other in alike), key=lambda it: it[0], default=(0.0, None))
-        if nearest is not None and (like > 0.5 or len(alike) >= SIBLINGS):
+        message, full = words[kind.start :], len(alike) >= SIBLINGS
+        settled = [other.words[kind.start :] for other in alike if other.count >= SETTLED]
+        odd = not full and is_odd(message, settled)
+        like, nearest = max(((likeness(message, other.words[kind.start :]), other)
+                             for other in alike if not odd or other.count < SETTLED),
+                            key=lambda it: it[0], default=(0.0, None))
+        if nearest is not None and (like > 0.5 or full):
             nearest.take(kind)
         else:
             self.kinds.append(kind)
@@ -1170,10 +1177,8 @@ def fit(
     those that are left: where not all fit, each is cut before one is left out."""
     ranked = sorted(ranked, key=lambda kind: not kind.samples)  # what cannot be quoted is left
     fewer = joined(ranked)
-    for kinds, samples, each, most in (
-        *((ranked, SAMPLES, min(each, room), SHOWN) for each in CUTS),
-        *((fewer, 1, each, room) for each in CUTS),
-    ):
+    forms = ((ranked, SAMPLES, SHOWN), (fewer, 1, room))
+    for each, (kinds, samples, most) in ((each, form) for each in CUTS for form in forms):
         lines: list[str] = []
         left, told = room, 0
         for kind in kinds:
@@ -1502,11 +1507,12 @@ class Worker:
         paused = self.state.wait("fault").due(time.time()) - time.time()
         if paused > 0:
             return paused
+        before = self.state.wait("config").error
         try:
             wait = self.work()
             self.state.waits.pop("fault", None)
         except Problem as problem:
-            if self.state.wait("config").error != problem.message:
+            if before != problem.message:
                 report(problem.message)
             self.state.hold("config", (0.0,), CONFIG, problem.message, problem.hint)
             self.state.waits.pop("fault", None)
@@ -1539,13 +1545,12 @@ class Worker:
             self.round(config)
         now = time.time()
         waits = [max(0.0, self.state.due(who, now) - now) for who in self.waiting()]
-        return min(waits, default=None)
+        return min(waits, default=MINUTE if self.pending() else None)
 
     def round(self, config: Config) -> None:
         """Give all they have not got to those who may get it now."""
         now, self.posted = time.time(), 0
-        due = [who for who in self.waiting()
-               if who in config.recipients.values() and self.state.due(who, now) <= now]
+        due = [who for who in self.waiting() if self.state.due(who, now) <= now]
         try:
             for recipient in due:
                 self.deliver(config, recipient)
@@ -1554,10 +1559,11 @@ class Worker:
                 self.pace(config, len(due))
 
     def waiting(self) -> list[str]:
-        """The ids for which something is pending, the longest waiting first, so that nobody
-        starves where not all get theirs."""
+        """The configured ids for which something is pending, the longest waiting first, so that
+        nobody starves where not all get theirs."""
+        ids = self.config.recipients.values()
         found = sorted((names[:1], recipient) for recipient, names in self.spool.pending().items())
-        return [recipient for names, recipient in found if names and recipient]
+        return [recipient for names, recipient in found if names and recipient in ids]
 
     def pending(self) -> bool:
         """Whether there is anything to move on, distributed or not."""
@@ -1617,7 +1623,8 @@ class Worker:
     def stop(self, recipient: str, error: OSError) -> None:
         """Have nothing go for an hour, as what went cannot be told from what did not."""
         words = f"what X was given cannot be removed from the queue: {lower(error)}"
-        self.state.hold(recipient, SLOW[-1:], KEPT, words, "mend the disk or its directory")
+        scope = recipient * (recipient in self.config.recipients.values())
+        self.state.hold(scope, SLOW[-1:], KEPT, words, "mend the disk or its directory")
 
     def gather(self, recipient: str, names: Iterable[str]) -> Digest:
         """What is in these files of a recipient."""
@@ -1669,6 +1676,7 @@ class Worker:
         sought = self.state.sought.get(recipient, [])
         fresh = set(self.spool.names("to", recipient)).difference(*sought)
         parts = [self.gather(recipient, names) for names in (fresh, *sought)]
+        newest = parts[0]
         proved, refusals = False, 0
         aside = ""  # the beginning of what was put aside since X took anything
         while parts:
@@ -1696,7 +1704,9 @@ class Worker:
             middle = len(names) // 2 if refusals <= PARTS or not one_kind else 0
             if middle:
                 halves = [self.gather(recipient, half) for half in (names[:middle], names[middle:])]
-                parts = parts + halves if one_kind else halves + parts  # first, all else goes
+                # first, all else goes, and who adds to what is refused does not keep it back
+                late = one_kind or bool(sought) and part is newest
+                parts = parts + halves if late else halves + parts
                 continue
             # of many the newest, alone, tells whether all are like it
             one = self.gather(recipient, names[-1:])
@@ -2169,7 +2179,8 @@ def read_message(options: Any) -> str:
             raw = os.fsencode(" ".join(words))
     except OSError as error:
         raise Problem(USAGE, f"standard input cannot be read: {lower(error)}") from None
-    whole, most = raw.decode("utf-8", "replace"), 100 * DM_LIMIT
+    # a hole in a log reads as very many NULs
+    whole, most = raw.replace(b"\0", b"").decode("utf-8", "replace"), 100 * DM_LIMIT
     text = clean(whole[:most])
     if len(text) >= DM_LIMIT:
         return text + "?" * (len(whole) - most)  # which nobody will see, but they are counted
@@ -2295,7 +2306,8 @@ def await_delivery(
     if missing:
         worst = max(held.values(), key=lambda wait: wait.status)
         due = clock(min(state.due(who, now) for who in held), now)
-        words = worst.error if worst.status else f"the next DM waits for {worst.error}"
+        words = f"the next DM waits for {worst.error}" * (not worst.status) or worst.error
+        words = words.removeprefix(f"{whom}: ")
         raise Problem(worst.status or KEPT, f"kept in the queue for {whom}: {words}",
                       f"{worst.hint}; " * bool(worst.hint) + f"the next attempt is at {due}")
 

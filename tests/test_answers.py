@@ -895,3 +895,19 @@ def test_what_comes_during_a_search_goes_before_it_goes_on(sentinel: Sentinel, x
     before = len(x.requests)
     sentinel.run("flush")
     assert ["root login" in r.text for r in x.requests[before:]][0]
+
+
+def test_who_adds_to_what_x_refuses_keeps_nothing_back(sentinel: Sentinel, x: FakeX) -> None:
+    asked = iter(range(10**6))  # each eighth request meets the limit
+    x.answer(ERRORS["429-88"], None, when=lambda r: r.recipient_id != "" and next(asked) % 8 == 7)
+    x.answer(ERRORS["403-about-blank"], None, when=lambda r: "/etc/passwd" in r.text)
+    texts = [f"prog{letter}: is down" for letter in "abcdefghijklmnopqrstuvw"]
+    evil = [f"{word}: /etc/passwd" for word in ("aa", "bb", "cc")]
+    fill(sentinel, evil[0], *texts[:11], evil[1], *texts[11:], evil[2])
+    for turn in range(7):
+        sentinel.run("flush")
+        for number in range(12):
+            word = chr(97 + turn) * 3 + chr(97 + number)
+            assert sentinel.run("send", "--no-wait", f"{word}: /etc/passwd").code == 0
+    said = "\n".join(dm.text for dm in x.dms)
+    assert [said.count(text) for text in texts] == [1] * len(texts)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Sentinel, until
+from conftest import COMMAND, Sentinel, until
 from fake_x import ERRORS, Answer, FakeX
 from test_crashes import ROUNDS, alerts_in, texts, word
 
@@ -327,3 +327,23 @@ def test_who_came_while_nothing_was_pending_is_not_given_again_what_it_had(
     assert away.run("flush").code == 0
     away.wait_idle()
     assert count(busy_x, "2003") == 1
+
+
+@pytest.mark.parametrize("to", ["second", ""])
+def test_what_cannot_be_taken_from_who_is_configured_no_more_is_not_sent_again_and_again(
+    away: Sentinel, busy_x: FakeX, to: str
+) -> None:
+    wait_for_x(away, 1, to)
+    take_out(away, {"oncall": "2002"})
+    as_user = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] * (os.geteuid() == 0)
+    (away.queue / "to" / "2003").chmod(0o500)
+    flush = [*as_user, str(COMMAND), "flush"]
+    process = subprocess.Popen(flush, env=away.env, stderr=subprocess.DEVNULL)
+    time.sleep(4)
+    assert count(busy_x) <= 1
+    (worker,) = [pid for pid in away.processes() if pid != process.pid]
+    used = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[11:13]
+    assert sum(map(int, used)) / os.sysconf("SC_CLK_TCK") < 2
+    (away.queue / "to" / "2003").chmod(0o700)
+    process.kill()
+    process.wait()

@@ -857,6 +857,16 @@ STORMS = {
         "type=USER_AUTH msg=audit(17.{0}:{0}): pid={0} acct=\"{1}\" addr=192.0.2.{0} res=failed",
         "type=USER_LOGIN msg=audit(17.9:9): pid=9 acct=\"root\" addr=192.0.2.9 res=success",
     ),
+    "of auditd, which tells it at the end": (
+        "type=USER_LOGIN msg=audit(17.{0}:{0}): pid={0} uid=0 ses=4 msg='op=login acct=\"x\""
+        " hostname=? addr=192.0.2.{0} terminal=ssh res=failed'",
+        "type=USER_LOGIN msg=audit(17.9:9): pid=9 uid=0 ses=4 msg='op=login acct=\"root\""
+        " hostname=? addr=192.0.2.9 terminal=ssh res=success'",
+    ),
+    "which a word of the attacker's begins": (
+        P + "user={1}{0} sshd: Failed password from 192.0.2.{0}",
+        P + "user=root sshd: Accepted password from 203.0.113.66",
+    ),
     "whose names the attacker chooses": (
         P + "proftpd[{0}]: 192.0.2.1 ({1}.example[192.0.2.{0}]) - USER {1}: no such user",
         P + "proftpd[9]: 192.0.2.1 (its.example[203.0.113.66]) - USER root: Login successful.",
@@ -935,3 +945,45 @@ def test_what_differs_is_named_as_what_it_is(line: str, named: str, not_named: s
 def test_a_label_with_a_domain_stands_once_too() -> None:
     text = "Nov 23 14:03:22 web1.example.com sshd[7]: denied"
     assert digest_of(alerts_of([text]), host="web1.example.com") == text
+
+
+@pytest.mark.parametrize(
+    "rare, common",
+    [
+        (P + "supervisord: authservice2 exited unexpectedly",
+         P + "supervisord: mailworker3abc exited unexpectedly"),
+        (P + "monit[1]: postgresql15 failed protocol test",
+         P + "monit[1]: elasticsearch7 failed protocol test"),
+    ],
+)  # fmt: skip
+def test_a_name_with_a_number_is_no_id(rare: str, common: str) -> None:
+    assert entries(digest(*[common] * 50, rare))[0] == rare
+
+
+def test_a_word_that_differs_once_settled_makes_no_kind_for_each_of_its_values() -> None:
+    lines = [
+        f'{{"c": "ACCESS", "m": "login failed", "user": "{word}", "remote": "192.0.2.{i}:9"}}'
+        for word in random_words(40) for i in range(25)
+    ]  # fmt: skip
+    rare = '{"c": "ACCESS", "m": "login succeeded", "user": "root", "remote": "192.0.2.9:9"}'
+    text = digest(*lines, rare)
+    assert rare in text.split("\n")[1] and len(text.split("\n")) <= 6, text
+    hosts = [f"Nov 23 14:03:22 {word} cron: job failed on disk" for word in random_words(40)
+             for _ in range(25)]  # fmt: skip
+    assert len(entries(digest(*hosts))) == 1
+
+
+def test_what_there_is_no_kind_left_for_is_counted_with_what_it_is_like() -> None:
+    words = random_words(31 * 7)
+    lines = [P + "job failed " + " ".join(words[7 * n : 7 * n + 7]) for n in range(31)]
+    for what in ("tape", "disk"):
+        lines += [P + f"job failed while writing block to {what} drive {n}" for n in range(30)]
+    text = digest(*lines)
+    found = re.findall(r"(?:tape|disk) drive \d+\n  (\d+) more", text)
+    assert sum(number(more) + 1 for more in found) == 60, text
+
+
+def test_a_rare_line_is_not_cut_so_that_more_of_a_common_kind_are_quoted() -> None:
+    rare = P + "sudo: bob: " + "x" * 5_900
+    common = [P + f"app[{i}]: request failed with trace " + f"{i} " + "y" * 2_900 for i in range(3)]
+    assert rare in digest(*common, rare)

@@ -1675,10 +1675,10 @@ class Worker:
         """
         sought = self.state.sought.get(recipient, [])
         fresh = set(self.spool.names("to", recipient)).difference(*sought)
-        parts = [self.gather(recipient, names) for names in (fresh, *sought)]
-        newest = parts[0]
-        proved, refusals = False, 0
-        aside = ""  # the beginning of what was put aside since X took anything
+        parts = [newest := self.gather(recipient, fresh)]
+        parts += [self.gather(recipient, names) for names in sought]
+        # aside: the beginning of what was put aside since X took anything
+        proved, refusals, aside = False, 0, ""
         while parts:
             part = parts.pop(0)
             if not part.count:
@@ -1701,8 +1701,7 @@ class Worker:
                     return self.defer(config, recipient, told)
                 proved, aside = True, ""
             names, one_kind = part.names(), len(part.kinds) == 1
-            middle = len(names) // 2 if refusals <= PARTS or not one_kind else 0
-            if middle:
+            if middle := len(names) // 2 if refusals <= PARTS or not one_kind else 0:
                 halves = [self.gather(recipient, half) for half in (names[:middle], names[middle:])]
                 # first, all else goes, and who adds to what is refused does not keep it back
                 late = one_kind or bool(sought) and part is newest
@@ -1721,12 +1720,10 @@ class Worker:
             ):  # by now X takes nothing
                 return self.defer(config, recipient, again)
             else:
-                whose = f"for @{config.handle(recipient)}"
                 try:
-                    self.put_aside(recipient, part, f"{whose}: {again.error}")
+                    self.put_aside(config, recipient, part, again)
                 except OSError as error:
                     return self.stop(recipient, error)
-                self.settle(config, recipient, part, outcome.words + "; put aside")
                 aside = head
         self.state.sought.pop(recipient, None)
 
@@ -1738,21 +1735,25 @@ class Worker:
             self.remove(recipient, name)
         report(f"{plural(part.count)} for @{config.handle(recipient)}: {what}")
 
-    def put_aside(self, recipient: str, part: Digest, why: str) -> None:
-        """Keep alerts that X refuses where a person can read them, out of the way of the others."""
+    def put_aside(self, config: Config, recipient: str, part: Digest, outcome: Outcome) -> None:
+        """Keep alerts that X refuses where a person can read them, out of the way of the others.
+        Raises OSError."""
+        why = f"for @{config.handle(recipient)}: {outcome.error}"
         for name in part.names():
             alert = self.spool.read("to", recipient, name) if name != FOLDED else None
             if alert is None:
                 aside = f"{int(part.first * 1e9):019d}.{name}"
                 alert = Alert(compose(part, "", time.time()), part.first, "", name=aside)
             before = self.spool.read("refused", alert.name)  # for another recipient
-            alert.why = f"{before.why}; {why}" if before and why not in before.why else why
+            known = before.why if before and why not in before.why else ""
+            alert.why = f"{known}; {why}" if known else why
             make_directory(self.spool.path("refused"))
             try:  # with its reason from the first moment, as a `send` may wait for it
                 self.spool.write(alert.dump(), "refused", alert.name)
             except OSError:  # on a full disk it is moved, but not told why
                 os.rename(self.spool.path("to", recipient, name),
                           self.spool.path("refused", alert.name))
+        self.settle(config, recipient, part, outcome.words + "; put aside")
 
     def defer(self, config: Config, recipient: str, outcome: Outcome) -> None:
         """Record why the account or a recipient has to wait, and how long."""

@@ -2183,9 +2183,8 @@ def read_message(options: Any) -> str:
     # a hole in a log reads as very many NULs
     whole, most = raw.replace(b"\0", b"").decode("utf-8", "replace"), 100 * DM_LIMIT
     text = clean(whole[:most])
-    if len(text) >= DM_LIMIT:
-        return text + "?" * (len(whole) - most)  # which nobody will see, but they are counted
-    text = clean(whole)
+    if len(whole) > most:  # what nobody will see is counted, but not cleaned
+        text = text + "?" * (len(whole) - most) if len(text) >= DM_LIMIT else clean(whole)
     if not text.strip():
         raise Problem(USAGE, "the message is empty", "see: bird_sentinel send --help")
     return text
@@ -2307,8 +2306,8 @@ def await_delivery(
     if missing:
         worst = max(held.values(), key=lambda wait: wait.status)
         due = clock(min(state.due(who, now) for who in held), now)
-        words = f"the next DM waits for {worst.error}" * (not worst.status) or worst.error
-        words = words.removeprefix(f"{whom}: ")
+        words = worst.error.removeprefix(f"{whom}: ")
+        words = words if worst.status else f"the next DM waits for {words}"
         raise Problem(worst.status or KEPT, f"kept in the queue for {whom}: {words}",
                       f"{worst.hint}; " * bool(worst.hint) + f"the next attempt is at {due}")
 

@@ -16,37 +16,32 @@ an alert travels:
 
     voice | message -> queue | config | pace -> digest -> X -> worker | authorize | command line
 
-The queue is a directory, a spool as mail has been kept for decades.  `send` adds one file to it,
-pulls a trigger, and is done.  A worker, one at a time and detached from the caller, makes one DM of
-all that is pending, gives it to X inside X's limits, and only then removes the files.
+The queue is a directory.  `send` adds one file to it, pulls a trigger, and is done.  A worker, one
+at a time and detached from the caller, reads each file once, into a digest; makes one DM of all
+that is pending; gives it to X inside X's limits; and only then removes the files.
 
-    an alert's file      what that means                             who moves it on
-    -------------------  ------------------------------------------  -------------------------------
-    tmp/NAME             being written; nothing was promised         a worker, when it is a day old
-    new/NAME             accepted: on the disk, for all recipients   the worker, into to/ID of each:
-                         or for those it names                       linked, then unlinked
-    to/ID/NAME           the recipient with this id has not got it   the worker, when X took a DM
-    to/ID/folded         a long backlog: how many of which kinds,    which quotes or counts it
-                         beside the files of those to be quoted
-    refused/NAME         X would not take the text; why is in it     flush --discard-refused
+    an alert's file   what that means                            who moves it on
+    ----------------  -----------------------------------------  -----------------------------------
+    tmp/NAME          being written; nothing was promised        a worker, when it is a day old
+    new/NAME          accepted: it is on the disk                the worker unlinks it when a round
+                                                                 is over that quoted or counted it
+    folded            a long backlog: the worker's digests; the  the worker rewrites or unlinks it
+                      files which it names are gone, or will be
+    refused/NAME      a DM that X would not take, with why       a person, by rm
 
-    beside them          what it is                                  who writes it
-    -------------------  ------------------------------------------  -------------------------------
-    state                JSON: waits, pace, last delivery            the worker, by rename
-    trouble              text, while a person has to act             the worker, by rename
-    lock                 flock of the one worker; its date: that of  the worker
-                         the config which it found good
-    trigger              a FIFO which the worker reads               whoever wants it to look
+    beside them       what it is                                 who writes it
+    ----------------  -----------------------------------------  -----------------------------------
+    state             JSON: waits, rounds, last delivery         the worker, by rename
+    lock              flock of the one worker                    nobody
+    trigger           a FIFO which the worker reads              whoever wants it to look
 
 Each step can be repeated: a crash between any two loses nothing, and at the worst repeats a DM.  No
-file is written by two processes, so there is nothing to wait for and nothing to corrupt but one
-alert.  Where the queue cannot be written, a second one in memory takes the alert, with a worker of
-its own.
+file is written by two processes.  What the queue on the disk does not take goes into a second one,
+in memory, of the same layout.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import sys
@@ -70,11 +65,12 @@ class Module:
 
 
 (
-    argparse, binascii, configparser, datetime, difflib, fcntl, getpass, io, json, pwd, random,
-    re, select, shlex, shutil, signal, subprocess, syslog,
+    argparse, binascii, collections, configparser, datetime, difflib, email, fcntl, getpass, io,
+    itertools, json, pwd, random, re, select, shlex, signal, site, subprocess, syslog, urllib,
 ) = map(Module, (
-    "argparse", "binascii", "configparser", "datetime", "difflib", "fcntl", "getpass", "io", "json",
-    "pwd", "random", "re", "select", "shlex", "shutil", "signal", "subprocess", "syslog",
+    "argparse", "binascii", "collections", "configparser", "datetime", "difflib", "email.utils",
+    "fcntl", "getpass", "io", "itertools", "json", "pwd", "random", "re", "select", "shlex",
+    "signal", "site", "subprocess", "syslog", "urllib.request",
 ))
 
 __version__ = "1.0.0"
@@ -83,7 +79,7 @@ __version__ = "1.0.0"
 DELIVERED, USAGE, LOST, KEPT, REFUSED, CONFIG, INTERRUPTED = 0, 2, 74, 75, 77, 78, 130
 
 DM_LIMIT = 10_000  # characters in a DM (once documented by X; see docs.x.com, "Manage DMs")
-FOLD, FOLDED = 1_000, "folded"  # files of a recipient beyond which they are; the file's name
+TEXT_LIMIT = DM_LIMIT - 400  # characters of one alert, which leaves room for the head of its DM
 MINUTE, DAY = 60.0, 86_400.0  # seconds; no limit of X is longer than a day, so no wait is
 PATIENCE = 28.0  # seconds that a waiting `send` takes at the most
 CALL = 25  # seconds for a whole call to X
@@ -95,6 +91,10 @@ class Problem(Exception):
     def __init__(self, status: int, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.status, self.message, self.hint = status, message, hint
+
+
+class Foreign(Problem):
+    """Another user's business: nothing is kept here, as nobody would ever send it."""
 
 
 class ignoring:
@@ -117,10 +117,8 @@ class ignoring:
 def say(kind: str, message: str) -> None:
     """Tell a person something: an error, a hint or a warning.  Never a secret."""
     with ignoring(OSError, ValueError, TypeError):  # no stderr; nor does a full pipe hold us up
-        if select.select([], [sys.stderr], [], 1)[1]:
+        if message and select.select([], [sys.stderr], [], 1)[1]:
             show(f"bird_sentinel: {kind}: {message}", sys.stderr)
-        else:
-            sys.stderr = None  # once is enough
 
 
 def show(line: str, stream: Any = None) -> None:
@@ -130,7 +128,7 @@ def show(line: str, stream: Any = None) -> None:
 
 
 def plural(number: int, thing: str = "alert") -> str:
-    return f"{number:,} {thing}" + "s" * (number != 1)
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
 def at(handles: Iterable[str]) -> str:
@@ -142,20 +140,20 @@ def lower(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
-def clock(moment: float, now: float) -> str:
-    """Local time of day, with the date if that is not today's."""
-    then = time.localtime(moment)
-    today = then[:3] == time.localtime(now)[:3]
-    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", then)
+def clock(when: float, day: float) -> str:
+    """A local time, with its date where that is not the one of `day` (seconds since the epoch)."""
+    its, other = time.localtime(when), time.localtime(day)
+    return time.strftime("%H:%M:%S" if its[:3] == other[:3] else "%b %d %H:%M:%S", its)
 
 
 # ---- message: what a log line may bring into a DM or onto a terminal ---------------------------
 
 # ECMA-48: CSI sequences, control strings (OSC, DCS, SOS, PM, APC) and the two-character escapes.
-# A control string that is not ended keeps its text: hostile text must not hide what follows it.
+# A control string that is not ended keeps its text: hostile text must not hide what follows it.  It
+# holds no beginning of another, so that no text is searched twice.
 ESCAPES = (
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]{0,256}(?:\x07|\x1b\\|\x9c)"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x90\x98\x9c-\x9f\n]{0,256}(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-OQ-WYZ\\`-~]"
 )
 UNWANTED = dict.fromkeys(
@@ -164,54 +162,38 @@ UNWANTED = dict.fromkeys(
     + [*range(0xE0000, 0xE0080)],  # tags
     "",
 ) | {0x2028: " ", 0x2029: " "}  # line and paragraph separators
+SEARCHED = 1_000_000  # characters at each end of a message: what is between them nobody sees
 
 
-def clean(raw: str | bytes) -> str:
+def clean(text: str) -> str:
     """Return text that is safe in a DM and on a terminal: no control or escape sequences, no NUL,
-    no bidi controls or tags; what is not UTF-8 becomes U+FFFD; newlines and tabs stay."""
-    text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
+    no bidi controls or tags; newlines and tabs stay.  Takes time in proportion to the text."""
+    # as nearly all are; none of what is unwanted counts as printable
     if text.translate({9: " ", 10: " "}).isprintable():
-        return text.strip("\n")  # as nearly all are; none of what is unwanted counts as printable
-
-    text = str(re.sub(ESCAPES, "", text.replace("\r\n", "\n"))).translate(UNWANTED)
+        return text
+    text = re.sub(ESCAPES, "", text.replace("\r\n", "\n")).translate(UNWANTED)
     # UTF-16 has the surrogates of which a lone one can be no character
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip("\n")
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def shorten(text: str, limit: int, gone: int = 0) -> str:
+    """Return a text of at most `limit` characters, lines behind the first indented by four.  Of a
+    longer one the middle is cut out, as the cause is often at the end; a mark says how many
+    characters (`gone`: how many were before)."""
+    kept, half = text, min(limit, len(text)) // 2
+    while gone and kept == text or len(kept) + 4 * kept.count("\n") > limit:
+        half = half * 19 // 20
+        cut = gone + len(text) - 2 * half
+        kept = f"{text[:half]} […{cut:,} characters cut…] {text[len(text) - half :]}"
+    return kept
 
 
 class Alert:
-    """One alert.
+    """One alert.  text: cleaned; sent: seconds since the epoch; host: the short name of the machine
+    that ran `send`."""
 
-    text: cleaned, at most DM_LIMIT characters; cut: how many more there were; sent: seconds since
-    the epoch; host: the short name of the machine that ran `send`; to: the handles it is for, none
-    for all; name: that of its file; why: X refused it.
-    """
-
-    def __init__(
-        self, text: str, sent: float, host: str, to: Iterable[str] = (), cut: int = 0,
-        name: str = "", why: str = "",
-    ) -> None:
-        self.text, self.sent, self.host, self.to = text[:DM_LIMIT], sent, host, list(to)
-        self.cut, self.name, self.why = cut + max(0, len(text) - DM_LIMIT), name, why
-
-    def dump(self) -> bytes:
-        """What its file holds: header lines, an empty line, the text."""
-        head = f"host: {self.host}\nto: {' '.join(self.to)}\ncut: {self.cut}\n"
-        why = f"refused: {' '.join(self.why.split())}\n" if self.why else ""
-        return f"{head}{why}\n{self.text}".encode()
-
-    @staticmethod
-    def parse(name: str, data: bytes, written: float) -> Alert:
-        """The alert in a file, whatever is in it; `written`: when the file was."""
-        head, _, text = clean(data).partition("\n\n")
-        fields = dict(line.partition(": ")[::2] for line in head.split("\n"))
-        if "host" not in fields:  # not written by us
-            fields, text = {}, clean(data)
-        cut = fields.get("cut", "")[:12]
-        return Alert(
-            text or "(an empty alert)", sent_at(name, written), fields.get("host", ""),
-            fields.get("to", "").split(), int(cut) if cut.isdecimal() else 0, name,
-            fields.get("refused", ""),
-        )
+    def __init__(self, text: str, sent: float, host: str) -> None:
+        self.text, self.sent, self.host = text, sent, host
 
 
 def sent_at(name: str, otherwise: float) -> float:
@@ -229,9 +211,9 @@ def short_host_name() -> str:
 
 # ---- queue: nothing accepted is lost -----------------------------------------------------------
 
-
 # of a path which somebody else may have put there: no link, no wait for who opens the other end
 PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+LOOK, NOW = b"l", b"n"  # what a worker reads from its trigger: look; all waits are over
 
 
 def sync_directory(path: str) -> None:
@@ -243,52 +225,59 @@ def sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
-def write_file(path: str, data: bytes, temporary: str) -> None:
+def write_file(path: str, data: str, temporary: str) -> None:
     """Write a file as a whole or not at all, private from its first byte, and durable when this
     returns.  Raises OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN
     try:
         with open(os.open(temporary, flags, 0o600), "wb") as file:
-            file.write(data)
+            file.write(data.encode())
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
     except BaseException:
-        with ignoring(FileNotFoundError):
+        with ignoring(OSError):
             os.unlink(temporary)
         raise
     sync_directory(os.path.dirname(path))
 
 
+def read_file(path: str) -> bytes:
+    """What a file of the queue holds, but for megabytes that are not ours.  Raises OSError."""
+    with open(os.open(path, os.O_RDONLY | PLAIN), "rb") as file:
+        return file.read(1 << 27)
+
+
 def user_name(uid: int) -> str:
-    """The name of the user with this id; "#" and the id, where it has none."""
+    """The name of the user with this id; "#" and the id, where it has none, as sudo takes it."""
     with ignoring(KeyError):
         return str(pwd.getpwuid(uid).pw_name)
     return f"#{uid}"
 
 
-def require_safe(what: str, path: str, found: os.stat_result, others: int) -> None:
-    """Raise Problem where a file or a directory belongs to somebody else, or lets others do what
-    these bits of a mode stand for."""
+def require_safe(path: str, found: os.stat_result) -> None:
+    """Raise Problem where a file or a directory belongs to somebody else, or others can read or
+    write a file, or write to a directory."""
     if found.st_uid not in (os.geteuid(), 0):
-        user = user_name(found.st_uid)
-        change = "sudo" if user[0] == "#" else "runuser"  # which knows no numbers
-        raise Problem(CONFIG, f"the {what} {path} belongs to {user}",
-                      "name a config of your own with --config, or run it as that user (as root:"
-                      f" {change} -u {shlex.quote(user)} -- bird_sentinel)")
-    if found.st_mode & others:
-        may, mend = ("read or written", "600") if others & 0o044 else ("written", "go-w")
-        raise Problem(CONFIG, f"the {what} {path} can be {may} by others",
-                      f"run: chmod {mend} {shlex.quote(path)}")
+        user = shlex.quote(user_name(found.st_uid))
+        raise Foreign(CONFIG, f"{path} belongs to {user}", "run it as that user (as root: sudo -u"
+                      f" {user} bird_sentinel), or name a config of your own with --config")
+    forbidden, mend = (0o077, "chmod 600") if stat.S_ISREG(found.st_mode) else (0o022, "chmod go-w")
+    # a link's bits say nothing; in /tmp others can write, but not rename what is ours
+    says_nothing = stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX
+    if found.st_mode & forbidden and not says_nothing:
+        raise Problem(CONFIG, f"{path} is open to other users", f"run: {mend} {shlex.quote(path)}")
 
 
-def require_ours(directory: str) -> None:
+def require_ours(*directories: str) -> None:
     """Raise Problem where somebody else could put files into a directory, or owns it: root with a
     user's HOME would leave files there which that user cannot touch.  Raises OSError where there is
     no directory."""
-    found = os.stat(directory)
-    require_safe("directory", directory, os.lstat(directory), 0)
-    require_safe("directory", directory, found, 0 if found.st_mode & stat.S_ISVTX else 0o022)
+    for directory in directories:
+        if os.path.exists(directory) and not os.path.isdir(directory):
+            raise OSError(f"{directory} is no directory")
+        require_safe(directory, os.lstat(directory))
+        require_safe(directory, os.stat(directory))
 
 
 def make_directory(path: str) -> None:
@@ -303,170 +292,142 @@ def make_directory(path: str) -> None:
         sync_directory(parent)
 
 
-UNREADABLE = (errno.EACCES, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)
-
-
-DAMAGED = ("bird_sentinel: a backlog was damaged on the disk, so not all alerts of it can be"
-           " counted; what is left of it is put aside; to read it, run there: bird_sentinel status")
-
-
-class Spool:
-    """A queue: the directory at `root`, laid out as the top of this file says."""
+class Place:
+    """A directory of the queue, on the disk or in memory, laid out as the top of this file says.
+    lock, trigger: files, where this worker holds them."""
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self.lock: Any = None
+        self.trigger: Any = None
 
     def path(self, *names: str) -> str:
         return os.path.join(self.root, *names)
 
-    def write(self, data: bytes, *names: str) -> None:
-        """Write a file of the queue as a whole; raises OSError."""
-        temporary = f"{names[-1]}.{os.getpid()}.{time.time_ns()}"
-        write_file(self.clear(stat.S_ISREG, *names), data, self.path("tmp", temporary))
+    def require_safe(self) -> None:
+        """Raise Problem where others can write to it, and OSError where it is not there."""
+        others = filter(os.path.lexists, (self.path("tmp"), self.path("refused")))
+        require_ours(self.path("new"), self.root, os.path.dirname(self.root), *others)
 
-    # -- what `send` does
-
-    def add(self, alert: Alert) -> None:
-        """Store an alert durably, under a name which nobody else has and which sorts by age.
-        Raises OSError, and Problem where the queue is not safe."""
-        alert.name = f"{int(alert.sent * 1e9):019d}.{os.getpid()}.{short_host_name()}"
-        for name in ("tmp", "to", "refused", "new"):
+    def make(self) -> None:
+        """Make what is missing of it.  Raises OSError and Problem."""
+        for name in ("tmp", "refused", "new"):
             make_directory(self.path(name))
-            require_ours(self.path(name))
-        require_ours(self.root)
-        require_ours(os.path.dirname(self.root))
-        self.write(alert.dump(), "new", alert.name)
+        self.require_safe()
 
-    def pull(self, word: bytes = b"l") -> bool:
-        """Have the worker look at the queue (b"g": give way to another; b"": nothing).  False: none
-        runs."""
-        path = self.path("trigger")
-        with ignoring(OSError), open(os.open(path, os.O_WRONLY | PLAIN), "wb", 0) as trigger:
-            trigger.write(word)  # nothing, where it is full of words that are yet to be read
-            return stat.S_ISFIFO(os.fstat(trigger.fileno()).st_mode)
-        return False  # ENXIO: nobody reads it
+    def write(self, data: str, *names: str) -> None:
+        """Write a file of it as a whole; raises OSError and Problem."""
+        self.make()
+        temporary = f"{names[-1]}.{os.getpid()}.{time.time_ns()}"
+        write_file(self.path(*names), data, self.path("tmp", temporary))
 
-    # -- what the worker does, and who looks at its work
+    def pull(self, letter: bytes) -> bool:
+        """Have the worker look.  False: none reads here."""
+        with ignoring(OSError, Problem):  # ENXIO: nobody reads it
+            self.require_safe()
+            with open(os.open(self.path("trigger"), os.O_WRONLY | PLAIN), "wb", 0) as trigger:
+                trigger.write(letter)  # nothing, where it is full of what is yet to be read
+                return stat.S_ISFIFO(os.fstat(trigger.fileno()).st_mode)
+        return False
 
-    def identity(self) -> int:
-        """What tells this queue from one that takes its place; 0: there is none."""
-        with ignoring(OSError):
-            return os.stat(self.path("new")).st_ino
-        return 0
-
-    def clear(self, right: Callable[[int], bool], *names: str) -> str:
-        """The path of a file or a directory; what else is in its place is put aside."""
-        path = self.path(*names)
-        if os.path.lexists(path) and not right(os.lstat(path).st_mode):
-            os.rename(path, self.path("refused", f"{time.time_ns()}.{names[-1]}"))
-        return path
-
-    def names(self, *directory: str) -> list[str]:
-        """What is in a directory of the queue, the oldest first; nothing where there is none."""
-        with ignoring(FileNotFoundError, NotADirectoryError):
-            names = os.listdir(self.path(*directory))
-            return sorted(name for name in names if not name.startswith("."))  # as NFS makes
+    def names(self, directory: str) -> list[str]:
+        """The files in one of its directories, the oldest first; none where there is none.  Raises
+        OSError."""
+        with ignoring(FileNotFoundError, NotADirectoryError), \
+                os.scandir(self.path(directory)) as entries:
+            return sorted(entry.name for entry in entries
+                          if entry.name[0] != "." and entry.is_file(follow_symlinks=False))
         return []
 
-    def pending(self) -> dict[str, list[str]]:
-        """For each id the names in its directory; under "" what has yet to be distributed."""
-        found = {"": self.names("new")}  # first: what moves on meanwhile is seen twice, not never
-        found.update({recipient: self.names("to", recipient) for recipient in self.names("to")})
-        return found
+    def read(self, name: str) -> Alert:
+        """The accepted alert of this name; raises OSError."""
+        host, text = "", clean(read_file(self.path("new", name)).decode("utf-8", "replace"))
+        head, _, rest = text.partition("\n\n")
+        if head.startswith("host: "):  # else it was not written by us
+            host, text = head[len("host: ") :][:64], rest
+        text = shorten(text or "(an empty alert)", TEXT_LIMIT)
+        return Alert(text, sent_at(name, time.time()), host or short_host_name())
 
-    def read(self, *names: str) -> Alert | None:
-        """The alert in a file; None where it is gone.  What cannot be read is put aside, where a
-        person sees it, and does not hold up the others."""
-        try:
-            with open(os.open(self.path(*names), os.O_RDONLY | PLAIN), "rb") as file:
-                written = os.fstat(file.fileno()).st_mtime
-                return Alert.parse(names[-1], file.read(8 * DM_LIMIT), written)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno not in UNREADABLE:
-                raise  # it may pass
-            if names[0] != "refused":
-                os.rename(self.path(*names), self.path("refused", names[-1]))
-                with ignoring(FileNotFoundError):  # as a rename leaves it, where both are one file
-                    os.unlink(self.path(*names))
-            return None
+    def hold(self) -> None:
+        """Take the lock, and the trigger if it can be had.  Raises BlockingIOError where another
+        worker has the lock, another OSError where there can be none, and Problem."""
+        self.require_safe()
+        path, fifo = self.path("lock"), self.path("trigger")
+        if self.lock is None:
+            read_only = os.path.exists(path) and not os.access(path, os.W_OK)
+            lock = open(path, "rb" if read_only else "ab")  # noqa: SIM115 (NFS wants "ab")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.lock = lock
+        with ignoring(OSError):
+            if not os.path.lexists(fifo):
+                os.mkfifo(fifo, 0o600)
+            if self.trigger is None and stat.S_ISFIFO(os.lstat(fifo).st_mode):
+                # for writing too: so there is always a writer, and no end of file
+                self.trigger = open(os.open(fifo, os.O_RDWR | PLAIN), "rb", 0)  # noqa: SIM115
 
-    def count_in(self, digest: Digest, recipient: str, name: str) -> None:
-        """Take a recipient's file into a digest: an alert or, first of all, a folded backlog.  A
-        damaged one is put aside, where a person sees it."""
-        if name != FOLDED:
-            alert = self.read("to", recipient, name)
-            return digest.add(alert) if alert else None
-        try:
-            digest.load(self.path("to", recipient, name))
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError) as error:
-            if getattr(error, "errno", errno.EIO) not in UNREADABLE:
-                raise  # it may pass
-            self.clear(lambda _: False, "to", recipient, name)
-            self.add(Alert(DAMAGED, time.time(), short_host_name()))
-            self.pull()
-
-    def refused(self) -> list[Alert]:
-        """What X would not take, and what could not be read."""
-        return [
-            self.read("refused", name)
-            or Alert("", sent_at(name, 0), "", name=name)
-            for name in self.names("refused")
-        ]
-
-    def distribute(self, recipients: Mapping[str, str]) -> bool:
-        """Move accepted alerts into the directories of those they are for (`recipients`: handle to
-        id); one for nobody who is configured is for all.  Returns whether there are more."""
-        names = self.names("new")
-        ids = {handle.lower(): recipient for handle, recipient in recipients.items()}
-        moves = []
-        for alert in (self.read("new", name) for name in names[:FOLD]):
-            if alert is not None:
-                wanted = [ids[handle.lower()] for handle in alert.to if handle.lower() in ids]
-                moves.append((alert.name, list(dict.fromkeys(wanted or ids.values()))))
-        for name, wanted in moves:
-            for recipient in wanted:
-                with ignoring(FileExistsError, FileNotFoundError):  # from before a crash; gone
-                    os.link(self.path("new", name), self.path("to", recipient, name))
-        for recipient in {recipient for _, wanted in moves for recipient in wanted}:
-            sync_directory(self.path("to", recipient))
-        for name, _ in moves:
-            with ignoring(FileNotFoundError):
-                os.unlink(self.path("new", name))
-        return len(names) > FOLD
+    def release(self) -> None:
+        """Give up the trigger, and then the lock.  Whoever pulls from here on finds nobody, and
+        starts another worker."""
+        for held in filter(None, (self.trigger, self.lock)):
+            held.close()
 
 
-def pending_in(spool: Spool) -> tuple[int, float]:
-    """How many alerts are pending (one for several recipients is one), and when the oldest was
-    sent (seconds since the epoch): now, where there is none."""
-    names: set[str] = set()
-    most, oldest = 0, time.time()
-    for recipient, some in spool.pending().items():
-        digest = Digest()
-        if FOLDED in some:
-            spool.count_in(digest, recipient, FOLDED)
-        own = set(some).difference([FOLDED], digest.counted)
-        names |= own
-        most, oldest = max(most, digest.count + len(own)), min(oldest, digest.first)
-    return max(most, len(names)), min([oldest, *(sent_at(name, oldest) for name in names)])
-
-
-def spools(config_path: str) -> list[Spool]:
-    """The queue of a config, and what takes its place, in memory, where it cannot be written."""
-    root, home = config_path + ".queue", os.path.dirname(config_path)
+def places(config_path: str) -> list[Place]:
+    """The queue of a config, on the disk, and what takes its place, in memory."""
+    root = config_path + ".queue"
     if config_path.endswith("/bird_sentinel/config.ini"):
-        root = os.path.join(home, "queue")
-    uid, mark = os.geteuid(), binascii.crc32(os.fsencode(config_path))
-    memories = (os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}", "/dev/shm")
-    found = [Spool(root)]
-    for memory in filter(os.path.isabs, dict.fromkeys(memories)):
-        path = os.path.join(memory, f"bird_sentinel-{uid}-{mark:08x}.queue")
-        ours = os.lstat(path).st_uid == uid if os.path.lexists(path) else os.path.isdir(memory)
-        found += [Spool(path)] * ours  # anybody may make one in /dev/shm, under any name
+        root = os.path.join(os.path.dirname(config_path), "queue")
+    mark = binascii.crc32(os.fsencode(os.path.realpath(config_path)))
+    return [Place(root), Place(f"/dev/shm/bird_sentinel-{os.geteuid()}-{mark:08x}.queue")]
+
+
+def usable(config_path: str) -> list[Place]:
+    """The places of a config's queue that are there, and that nobody else can write to."""
+    found = []
+    for place in places(config_path):
+        with ignoring(OSError, Problem):
+            place.require_safe()
+            found.append(place)
     return found
+
+
+def store(config_path: str, text: str, sent: float) -> tuple[Place, str, Problem | None]:
+    """Keep an alert durably, under a name which nobody else has and which sorts by age: in the
+    queue, or in memory where that does not take it.  Returns where, its name, and what is unsafe
+    about the queue.  Raises Problem where it can be kept nowhere."""
+    name = f"{int(sent * 1e9):019d}.{os.getpid()}.{short_host_name()}"
+    trouble: Exception = OSError()
+    disk, memory = places(config_path)
+    for place in (disk, memory):
+        try:
+            place.write(f"host: {short_host_name()}\n\n{text}", "new", name)
+        except (OSError, Problem) as error:
+            if place is disk and isinstance(error, Foreign):
+                raise
+            trouble = error if place is disk else trouble
+            continue
+        kept = f"kept in memory, in {memory.root}"
+        if isinstance(trouble, Problem):
+            return place, name, Problem(CONFIG, f"{kept}: {trouble.message}", trouble.hint)
+        if place is memory:
+            say("warning", f"the queue cannot be written ({lower(trouble)}): {kept}")
+        return place, name, None
+    raise Problem(LOST, f"the alert could not be stored anywhere: {lower(trouble)}",
+                  getattr(trouble, "hint", "make room, or the queue's directory writable"))
+
+
+def write_anywhere(found: Iterable[Place], data: str, *names: str) -> bool:
+    """Write a file to the first of these places that takes it; returns whether one did."""
+    for place in found:
+        with ignoring(OSError, Problem):
+            place.write(data, *names)
+            return True
+    return False
+
+
+def pull(found: Iterable[Place], letter: bytes = LOOK) -> bool:
+    """Have the workers of these places look.  False: none runs."""
+    return any([place.pull(letter) for place in found])
 
 
 # a module is compiled once, a script at each start; nothing is imported from the caller's directory
@@ -475,18 +436,20 @@ GIVEN = ("BIRD_SENTINEL_CONSUMER_KEY", "BIRD_SENTINEL_CONSUMER_SECRET")  # to au
 SIGNALS = (1, 2, 14, 15, 17)  # HUP, INT, ALRM, TERM and CHLD, which a caller may have ignored
 
 
-def start_worker(config_path: str, spool: Spool, *words: str) -> None:
+def start_worker(config_path: str, letter: bytes = LOOK) -> None:
     """Start a worker in a session of its own, with nothing of the caller's but the environment.
     Where one runs already the new one ends at once.  Raises Problem."""
     directory, name = os.path.split(os.path.abspath(__file__))
     script = ["-c", IMPORTED, directory] if name == "bird_sentinel.py" else [f"{directory}/{name}"]
-    command = [sys.executable, *script, "worker", config_path, spool.root, *words]
+    if sys.flags.isolated:
+        script.insert(0, "-I")
+    command = [sys.executable, *script, "worker", config_path, letter.decode()]
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
     environment = {name: value for name, value in os.environ.items()
                    if name not in ("SWATCH_LINE", *GIVEN)}
-    environment.update({
-        name: os.path.abspath(environment[name])
-        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if environment.get(name)})
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if environment.get(name):
+            environment[name] = os.path.abspath(environment[name])
     try:
         os.posix_spawn(sys.executable, command, environment, file_actions=null, setsid=True,
                        setsigmask=[], setsigdef=SIGNALS)
@@ -501,9 +464,9 @@ KEYS = ("consumer_key", "consumer_secret", "access_token", "access_token_secret"
 KEY = r"[!-~]+"  # printable ASCII without a space
 HANDLE = r"[A-Za-z0-9_]{1,50}"
 ID = r"[0-9]{1,20}"  # X has ids in 64 bits
-OWN = "~/.config/bird_sentinel/config.ini"  # which commands find by themselves
 AUTHORIZE = "bird_sentinel authorize"
-LOOK_UP, AGAIN = AUTHORIZE + " --to", "run: " + AUTHORIZE
+AGAIN, ADD = f"run: {AUTHORIZE}", f"{AUTHORIZE} --to HANDLE"
+OWN_USER = "bird_sentinel"  # who sends for the whole host, where this user exists
 
 
 class Config:
@@ -516,89 +479,138 @@ class Config:
             dict(parser[name]) if name in parser else {}
             for name in ("account", "recipients", "delivery")
         )
+        self.ids = list(dict.fromkeys(self.recipients.values()))
+        self.unfinished = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.tmp")
         self.host = clean(self.delivery.get("host", "")).replace("\n", " ")[:64]
         self.interval = 0.0
         with ignoring(ValueError):
             self.interval = float(self.delivery.get("interval", MINUTE))
 
-    def check(self) -> Config:
-        """Return the config if it is complete; raises Problem."""
-        found, path = self.recipients, self.path
-        missing = next((n for n in KEYS if not re.fullmatch(KEY, self.account.get(n, ""))), "")
-        odd = [h for h, i in found.items() if not re.fullmatch(f"{HANDLE} {ID}", f"{h} {i}")]
-        for bad, message, hint in (
-            (not self.account and not os.path.lexists(path),
-             f"not authorized yet: there is no config {path}", AGAIN),
-            (missing, f"the config {path} has no usable {missing} in [account]", AGAIN),
-            (not found, f"the config {path} has nobody in [recipients]",
-             f"name them: {LOOK_UP} HANDLE"),
-            (odd, f"the config {path} has a recipient that is no handle = id: {', '.join(odd)}",
-             f"take that line out, then have the id looked up: {LOOK_UP} HANDLE"),
-            (len({handle.lower() for handle in found}) < len(found),
-             f"the config {path} has a recipient twice, in another case",
-             "take one of the two lines out"),
-            (not 0 < self.interval <= DAY, f"the config {path} has an interval of no use",
-             "give seconds, as in: interval = 60"),
-        ):
-            if bad:
-                raise Problem(CONFIG, message, hint)
-        return self
+    def unknown(self) -> list[str]:
+        """The recipients whose id has yet to be looked up."""
+        return [handle for handle, i in self.recipients.items() if not re.fullmatch(ID, i)]
 
     def handle(self, recipient: str) -> str:
         """Whose id this is."""
         return next((name for name, i in self.recipients.items() if i == recipient), recipient)
 
-    def surroundings(self) -> dict[str, str]:
+    def check(self) -> Config:
+        """Return the config if it is complete; raises Problem."""
+        missing = [name for name in KEYS if not re.fullmatch(KEY, self.account.get(name, ""))]
+        odd = [handle for handle in self.recipients if not re.fullmatch(HANDLE, handle)]
+        why = [f"no id for @{handle}: {self.recipients[handle]}" for handle in self.unknown()]
+        for bad, message, hint in (
+            (missing, f"no usable {''.join(missing[:1])} in [account]", AGAIN),
+            (not self.recipients, "nobody in [recipients]", f"name them: {ADD}"),
+            (odd, f"a recipient that is no handle: {''.join(odd[:1])}",
+             "a line of [recipients] is: handle = numeric id"),
+            (why, "".join(why[:1]), AGAIN),
+            (not 0 < self.interval <= DAY, "an interval of no use",
+             "give seconds, as in: interval = 60"),
+        ):
+            if bad:
+                raise Problem(CONFIG, f"the config {self.path} has {message}", hint)
+        return self
+
+    def environment(self) -> dict[str, str]:
         """The environment variables by which requests finds its way to X, where the config says
         it: its own proxy and CA bundle go before those of whoever started the worker."""
-        found: dict[str, str] = {}
-        if self.delivery.get("proxy"):
-            proxy = self.delivery["proxy"]
-            found.update(HTTPS_PROXY=proxy, https_proxy=proxy, NO_PROXY="", no_proxy="")
-        if self.delivery.get("ca_bundle"):
-            bundle = os.path.expanduser(self.delivery["ca_bundle"])
-            found["REQUESTS_CA_BUNDLE"] = os.path.join(os.path.dirname(self.path), bundle)
+        proxy, bundle = self.delivery.get("proxy"), self.delivery.get("ca_bundle")
+        found = {}
+        if proxy:
+            found = {"HTTPS_PROXY": proxy, "https_proxy": proxy, "NO_PROXY": "", "no_proxy": ""}
+        if bundle:
+            found["REQUESTS_CA_BUNDLE"] = os.path.join(os.path.dirname(self.path),
+                                                       os.path.expanduser(bundle))
         return found
+
+    def setting(self, name: str) -> str:
+        """Where `proxy` or `ca_bundle` is set, and to what, without a password; "" where nowhere
+        is."""
+        values = {f"{name} in [delivery] of {self.path}": self.delivery.get(name)}
+        for variable in WAYS[name]:
+            values[f"{variable} in the environment"] = os.environ.get(variable)
+        for where, value in values.items():
+            if value and name == "proxy":  # all but its host and port may be a password
+                shown = re.fullmatch(r"([a-z0-9+.-]+://)?(?:.*@)?([\w.-]+(?::\d{1,5})?)/?", value)
+                return where + (f": {shown[1] or ''}{shown[2]}" if shown else "")
+            if value:
+                return f"{where}: {value}"
+        return ""
 
     def save(self) -> None:
         """Replace the file as a whole; what we do not know in it stays, but for comments.  Raises
         Problem."""
         for section in ("account", "recipients", "delivery"):
             self.parser[section] = getattr(self, section)
-        text, (directory, name) = io.StringIO(), os.path.split(self.path)
+        text = io.StringIO()
         self.parser.write(text)
         try:
-            make_directory(directory)
-            temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")
-            write_file(self.path, text.getvalue().encode(), temporary)
+            make_directory(os.path.dirname(self.path))
+            directory = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(directory, fcntl.LOCK_EX)  # there may be two of us
+            with ignoring(FileNotFoundError):  # of a run that was killed
+                os.unlink(self.unfinished)
+            write_file(self.path, text.getvalue(), self.unfinished)
+            os.close(directory)
         except OSError as error:
             raise Problem(CONFIG, f"the config {self.path} could not be saved: {lower(error)}",
                           "make room, or name another place with --config") from None
 
 
+# the environment variables of python-requests which say what the config may say
+WAYS = {"proxy": ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
+        "ca_bundle": ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")}
+
+
+def own_config() -> str:
+    """Where a user's config is, as the XDG base directory specification has it."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    base = base if os.path.isabs(base) else "~/.config"
+    return os.path.expanduser(os.path.join(base, "bird_sentinel", "config.ini"))
+
+
+def become_sender() -> None:
+    """One user sends for the whole host: where root has no config of its own, and there is a user
+    bird_sentinel, what root runs becomes that user."""
+    if os.geteuid() == 0 and not os.path.lexists(own_config()):
+        with ignoring(KeyError):
+            user = pwd.getpwnam(OWN_USER)
+            os.setgroups([])
+            os.setgid(user.pw_gid)
+            os.setuid(user.pw_uid)
+            os.environ.update(HOME=user.pw_dir, XDG_CONFIG_HOME="")
+
+
 def locate_config(given: str | None) -> str:
     """Return the absolute path of the config; raises Problem where no place for it can be found."""
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    if not os.path.isabs(base):  # as the XDG base directory specification has it
-        base = "~/.config"
     if not os.path.isabs(os.environ.get("HOME", "")):
         os.environ.pop("HOME", None)  # the password database tells
-    default = os.path.join(base, "bird_sentinel", "config.ini")
-    path = os.path.expanduser(given or os.environ.get("BIRD_SENTINEL_CONFIG") or default)
+    named = given or os.environ.get("BIRD_SENTINEL_CONFIG")
+    if not named:
+        become_sender()
+    path = os.path.expanduser(named or own_config())
     with ignoring(FileNotFoundError):  # the current directory may be gone
         if not path.startswith("~"):
             return os.path.abspath(path)
-    raise Problem(CONFIG, "no place for a config can be found",
+    raise Problem(LOST, "no place for a config can be found, nor for an alert",
                   "name one by an absolute path, with --config")
 
 
-def require_private(path: str, found: os.stat_result) -> None:
-    """Raise Problem unless a config is a regular file of ours or root's that nobody else can read
-    or write, as ssh does with a key."""
-    if not stat.S_ISREG(found.st_mode):
+def require_config(path: str) -> None:
+    """Raise Problem unless there is a config, a regular file of ours or root's that nobody else can
+    read or write, as ssh does with a key.  It is not read."""
+    if not os.path.lexists(path):
+        with ignoring(KeyError):
+            if pwd.getpwnam(OWN_USER).pw_uid != os.geteuid():
+                raise Foreign(CONFIG, f"there is no config {path}, as the user {OWN_USER} sends for"
+                              " this host",
+                              f"run it as that user: sudo -u {OWN_USER} bird_sentinel")
+        raise Problem(CONFIG, f"not authorized yet: there is no config {path}", AGAIN)
+    if not stat.S_ISREG(os.lstat(path).st_mode):
         raise Problem(CONFIG, f"the config {path} is not a regular file, which is not safe",
                       "put the file itself in its place, or name that with --config and send again")
-    require_safe("config", path, found, 0o077)
+    require_safe(path, os.lstat(path))
 
 
 def read_config(path: str) -> Config:
@@ -608,14 +620,14 @@ def read_config(path: str) -> Config:
     # without interpolation, so that % is an ordinary character; a handle keeps its case
     parser = configparser.ConfigParser(interpolation=None, default_section="")
     parser.optionxform = str
+    if not os.path.lexists(path):
+        return Config(path, parser)
+    require_config(path)
     try:
-        require_private(path, os.lstat(path))
         descriptor = os.open(path, os.O_RDONLY | PLAIN)
         with open(descriptor, encoding="utf-8-sig") as file:
-            require_private(path, os.fstat(descriptor))
+            require_safe(path, os.fstat(descriptor))
             parser.read_file(file)
-    except FileNotFoundError:
-        pass
     except OSError as error:
         raise Problem(CONFIG, f"the config {path} cannot be read: {lower(error)}",
                       f"see who may read it: ls -ld {shlex.quote(path)}") from None
@@ -629,42 +641,21 @@ def read_config(path: str) -> Config:
     return Config(path, parser)
 
 
-def choose(config: Config, wanted: Iterable[str]) -> list[str]:
-    """The configured handles which --to names, in any case and with or without '@'; all where it
-    names none.  Raises Problem for one that is not there, or that no account could have."""
-    known = {handle.lower(): handle for handle in config.recipients}
-    names = [name.lstrip("@") for name in wanted]
-    for name in names:
-        if not re.fullmatch(HANDLE, name) or (known and name.lower() not in known):
-            raise Problem(USAGE, f"unknown recipient {name}",
-                          "configured are: " + (", ".join(known.values()) or "none yet"))
-    return list(dict.fromkeys(known.get(name.lower(), name) for name in names or known))
-
-
-# ---- pace: a burst becomes a few DMs, inside X's limits ----------------------------------------
+# ---- pace: a storm becomes a few DMs, inside X's limits ----------------------------------------
 
 LIMITS = ("x-rate-limit", "x-user-limit-24hour", "x-app-limit-24hour")
-WINDOW_DMS, WINDOW = 15, 900.0  # DMs in so many seconds (docs.x.com, "Rate limits")
+WINDOW = 900.0  # seconds of X's shortest limit (docs.x.com, "Rate limits")
 DAY_DMS, EASY_DMS = 500, 250  # DMs in a day (X's help pages), and how many of them go with ease
-X_LIMIT = "X's limit"  # what is waited for
+OUR_PACE, SHARE, X_LIMIT = "our own pace", "a share of X's limit", "X's limit"
 # seconds to wait after so many failures in a row
 RETRY = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0)  # it may pass by itself
 SLOW = (60.0, 900.0, 1800.0, 3600.0)  # a person has to act; but one stray refusal was seen
 
 
-def back_off(steps: tuple[float, ...], failures: int) -> float:
-    """Seconds to wait after so many failures in a row, with a little jitter on top, as not all
-    hosts should come back at once."""
-    seconds = steps[min(failures, len(steps)) - 1]
-    return seconds + float(random.uniform(0, min(3.0, seconds / 5)))
-
-
 def x_time(headers: Mapping[str, str], now: float) -> float:
     """X's clock (seconds since the epoch), as its answer tells it; else ours."""
-    import email.utils
-
     with ignoring(KeyError, TypeError, ValueError, OverflowError, IndexError):
-        return email.utils.parsedate_to_datetime(headers["date"]).timestamp()
+        return float(email.utils.parsedate_to_datetime(headers["date"]).timestamp())
     return now
 
 
@@ -677,546 +668,336 @@ def allowances(headers: Mapping[str, str], now: float) -> list[tuple[float, int,
             left, reset = int(headers[name + "-remaining"]), int(headers[name + "-reset"])
             limit = int(headers.get(name + "-limit", left))
             if 0 <= left < 10**9 and 0 <= limit < 10**9 and now < reset < 10**12:
-                found.append((limit * 2 / 3, left, min(reset - now, DAY)))
-    return found
-
-
-def own_count(sent: list[float], now: float, told: bool) -> list[tuple[float, int, float]]:
-    """The same of the DMs that we sent (times, oldest first): of X's cap for a day, and where X has
-    told nothing of its window, of the one in its docs."""
-    found = []
-    of_day, of_window = (DAY_DMS, EASY_DMS, DAY), (WINDOW_DMS, WINDOW_DMS * 2 / 3, WINDOW)
-    for most, quick, seconds in [of_day] if told else [of_day, of_window]:
-        since = [moment for moment in sent if now - seconds < moment <= now]
-        if since:
-            found.append((float(quick), max(0, most - len(since)), since[0] + seconds - now))
+                found.append((limit / 2, left, min(reset - now, DAY)))
     return found
 
 
 def round_wait(
-    burst: int, dms: int, interval: float, limits: Iterable[tuple[float, int, float]]
+    rounds: list[dict[str, float]], dms: int, interval: float,
+    limits: list[tuple[float, int, float]], now: float,
 ) -> tuple[float, str]:
-    """Seconds between the `burst`-th round of a burst and the next one, which may take so many
-    `dms`, and what they are waited for.  Doubling while enough is left; then a fair share of what
-    is left, and never faster than `interval`."""
-    wait, why = min(2.0 ** min(burst, 30) - 1, interval), "our own pace"
+    """Seconds until the next round, of so many DMs, and what they are waited for.  rounds: when
+    each of the last day went (`at`), oldest first, and of how many `dms`; limits: as X told."""
+    recent = [one for one in rounds if one["at"] > now - WINDOW]
+    sent = int(sum(one["dms"] for one in rounds))
+    if sent >= EASY_DMS:  # what is left is spread over the rest of the day
+        limits = [*limits, (DAY_DMS, max(0, DAY_DMS - sent), rounds[0]["at"] + DAY - now)]
+    wait, why = min(2.0 ** min(len(recent), 30) - 1, interval), OUR_PACE
     for quick, left, seconds in limits:
-        if left < dms and seconds > wait:
-            wait, why = seconds, X_LIMIT
-        elif left > 0 and left - dms < quick:
-            wait = max(wait, interval, min(seconds, seconds / left * dms))
+        if left - dms < quick:
+            share = max(interval, seconds / left * dms) if left >= dms else seconds
+            wait, why = max((wait, why), (share, SHARE))
     return wait, why
 
 
 def limit_wait(headers: Mapping[str, str], now: float) -> float:
-    """Seconds to wait after a 429: what Retry-After or the resets of what is used up say; a minute,
-    if that is over; or else a window's length."""
-    told, after = allowances(headers, now), headers.get("retry-after", "")[:12]
-    waits = [seconds for _, left, seconds in told if left == 0]
-    with ignoring(ValueError):
-        waits += [float(after)] * (0 < float(after) <= DAY)
-    unknown = WINDOW
-    with ignoring(KeyError, ValueError, OverflowError):
-        seconds = int(headers["x-rate-limit-reset"]) - x_time(headers, now)
-        unknown = seconds if 0 < seconds <= DAY else MINUTE
-    unknown = min([unknown, *(seconds for *_, seconds in told)])
-    return max(waits, default=unknown)
+    """Seconds to wait after a 429: what Retry-After and the resets of what is used up say; a
+    minute, if that is over; a window's length where X says nothing that makes sense."""
+    now, waits = x_time(headers, now), []
+    for name in LIMITS:
+        with ignoring(KeyError, ValueError, OverflowError):
+            if int(headers.get(name + "-remaining", 0)) <= 0:
+                waits.append(int(headers[name + "-reset"]) - now)
+    with ignoring(KeyError, ValueError):
+        waits.append(float(headers["retry-after"][:12]))
+    return max((min(max(wait, 1.0), DAY) if wait > 0 else MINUTE for wait in waits
+                if -DAY < wait <= DAY + MINUTE), default=WINDOW)
 
 
-def seal(data: Any) -> bytes:
-    """As JSON with a checksum, so that what a disk or a hand has changed is found to be so."""
-    text = json.dumps(data)
-    return f'{{"crc32": {binascii.crc32(text.encode())}, "data": {text}}}'.encode()
-
-
-def unseal(path: str) -> Any:
-    """What `seal` made of, out of a file.  Raises OSError, and ValueError where it is damaged."""
-    descriptor = os.open(path, os.O_RDONLY | PLAIN)
-    with open(descriptor, "rb") as file, ignoring(TypeError, KeyError, RecursionError):
-        found = json.loads(file.read())
-        if found["crc32"] == binascii.crc32(json.dumps(found["data"]).encode()):
-            return found["data"]
-    raise ValueError(f"{path} is damaged")
-
-
-SCOPES = ("", "config", "fault")  # of waits of the whole account: for X, for the config, for us
+# how a failure ends: the exit status that tells of it
+STATUS = {"": DELIVERED, "pace": DELIVERED, "limit": KEPT, "retry": KEPT, "away": KEPT,
+          "fault": KEPT, "cap": KEPT, "account": REFUSED, "recipient": REFUSED, "config": CONFIG}
+HOUR, LONGEST = 3_600.0, {"limit": DAY + MINUTE, "pace": DAY}  # seconds
+STEPS = {"limit": (), "cap": SLOW[1:], "account": SLOW}  # waits of the account; (): as X says
+ELSEWHERE = ("away", "fault", "config")  # where a worker in other surroundings may do better
+X, PACE = "x", "pace"  # scopes of a wait, beside the recipients' ids
 
 
 class Wait:
-    """Why all (SCOPES), the next round ("pace") or a recipient (its id) has to wait.
-
-    began, until: seconds since the epoch; status: the exit status that tells of it; failures: in a
-    row; error, hint: for a person.
-    """
+    """Why the account, the next round or a recipient has to wait.  kind: of STATUS; began, until:
+    seconds since the epoch; failures: in a row; error, hint: for a person."""
 
     def __init__(
-        self, began: float = 0.0, until: float = 0.0, status: int = 0, failures: int = 0,
-        error: str = "", hint: str = "",
+        self, kind: str = "", began: float = 0.0, until: float = 0.0, failures: int = 0,
+        error: str = "", hint: str = "", **_: Any,
     ) -> None:
-        self.began, self.until, self.status = began, until, status
-        self.failures, self.error, self.hint = failures, error, hint
-
-    def due(self, now: float) -> float:
-        """When it is over.  A wait that began in the future is: the clock has jumped."""
-        return min(self.until, self.began + DAY) if self.began <= now + 1 else 0.0
+        self.kind, self.status, self.error, self.hint = kind, STATUS[kind], str(error), str(hint)
+        self.began, self.failures = float(began), int(failures)
+        # what lies further ahead than its kind's longest makes no sense
+        self.until = float(until) if until <= time.time() + LONGEST.get(kind, HOUR + MINUTE) else 0
 
 
 class State:
     """What the worker knows beside the queue, and a later one, `send` and `status` want to know.
 
-    started: when the worker was; waits: by scope; sent: when DMs went, for a day; burst: rounds in
-    this burst; delivered: when the last DM went; known: for each recipient's id when the newest
-    alert was sent that it cannot have had, as it was not in the config; told: of which troubles
-    `on_trouble` was told; sought: by recipient the parts, lists of files, that
-    a search for a text that X refuses has yet to look at, where a limit ended it.
+    waits: by scope; rounds: those of a day, oldest first; delivered: when the last DM went; told:
+    of which troubles `on_trouble` was told; dropped: refused DMs for which there was no room.
     """
 
-    def __init__(self, spool: Spool) -> None:
-        """Read it; what cannot be read is begun anew."""
-        self.spool, self.saved, self.waits = spool, b"", dict[str, Wait]()
-        self.started, self.delivered, self.burst = 0.0, 0.0, 0
-        self.sent, self.told, self.known = list[float](), list[str](), dict[str, float]()
-        self.sought = dict[str, list[list[str]]]()
-        with ignoring(OSError, ValueError):
-            vars(self).update(unseal(spool.path("state")))
-        stored: Any = self.waits
-        self.waits = {scope: Wait(*fields) for scope, fields in stored.items()}
+    def __init__(self, found: Iterable[Place]) -> None:
+        """Read the newest that is in one of these places; begin anew where there is none of use.
+        Times in the future count as never."""
+        self.waits, self.told = dict[str, Wait](), list[str]()
+        self.rounds: list[dict[str, float]] = []
+        self.delivered, self.dropped, self.written, self.saved, now = 0.0, 0, 0.0, "", time.time()
+        for place in found:
+            with ignoring(Exception):
+                data = json.loads(read_file(place.path("state")), parse_constant=int)  # no NaN
+                waits = {scope: Wait(**wait) for scope, wait in data["waits"].items()}
+                if min(now, data["written"]) > self.written:
+                    vars(self).update(
+                        waits={scope: it for scope, it in waits.items() if it.began <= now + 1},
+                        rounds=[{"at": float(one["at"]), "dms": float(one["dms"])}
+                                for one in data["rounds"] if one["at"] <= now],
+                        told=list(map(str, data["told"])), dropped=int(data["dropped"]),
+                        delivered=float(data["delivered"]), written=min(now, data["written"]))
 
-    def save(self) -> None:
-        """Write it, if that can be: a later worker may have to begin anew."""
-        data = seal({
-            "started": self.started, "delivered": self.delivered, "burst": self.burst,
-            "sent": self.sent, "told": self.told, "known": self.known,
-            "sought": self.sought,
-            "waits": {scope: list(vars(wait).values()) for scope, wait in self.waits.items()},
-        })
-        with ignoring(OSError):
-            if data != self.saved:
-                self.spool.write(data, "state")
-                self.saved = data
-
-    def hold(
-        self, scope: str, steps: tuple[float, ...], status: int, error: str, hint: str = ""
-    ) -> float:
-        """Have the account, the round or a recipient wait, by how often it failed in this way.
-        Returns the seconds."""
-        now, before = time.time(), self.wait(scope)
-        failures = before.failures + 1 if before.status == status else 1
-        seconds = back_off(steps, failures)
-        self.waits[scope] = Wait(now, now + seconds, status, failures, error, hint)
-        return seconds
+    def save(self, found: Iterable[Place]) -> bool:
+        """Write it to the first of these places that takes it; returns whether it is there."""
+        data = {**vars(self), "waits": {scope: vars(wait) for scope, wait in self.waits.items()}}
+        text = json.dumps({**data, "written": 0, "saved": ""})
+        data = {**data, "written": time.time(), "saved": ""}
+        if text == self.saved or write_anywhere(found, json.dumps(data), "state"):
+            self.saved = text
+        return self.saved == text
 
     def wait(self, scope: str) -> Wait:
         return self.waits.get(scope) or Wait()
 
-    def due(self, recipient: str, now: float) -> float:
-        """When this recipient may get its next DM."""
-        return max(self.wait(scope).due(now) for scope in (*SCOPES, "pace", recipient))
+    def hold(self, scope: str, kind: str, steps: tuple[float, ...], why: Outcome) -> None:
+        """Have a scope wait, so many seconds as is the step for this failure in a row; with a
+        little jitter, as not all hosts should come back at once."""
+        now, before = time.time(), self.wait(scope)
+        again = before.kind == kind or {before.kind, kind} == {"retry", "away"}
+        failures = before.failures + 1 if again else 1
+        seconds = steps[min(failures, len(steps)) - 1]
+        if kind != "pace":
+            seconds += random.uniform(0, min(3.0, seconds / 5))
+        self.waits[scope] = Wait(kind, now, now + seconds, failures, why.error, why.hint)
 
-    def worst(self, recipient: str, now: float, since: float = 0.0) -> Wait:
-        """What keeps this recipient's alerts from going, as far as it began since then: the worse
-        of what is known of the account and of the recipient, or what they wait for longest."""
-        waits = [self.wait(scope) for scope in (*SCOPES, recipient, "pace")]
-        return max((wait for wait in waits if wait.began >= since), default=Wait(),
-                   key=lambda wait: (wait.status, wait.due(now)))
+    def end(self, *scopes: str) -> None:
+        for scope in scopes:
+            self.waits.pop(scope, None)
 
+    def hurry(self) -> None:
+        """All waits are over, though not forgotten."""
+        for wait in self.waits.values():
+            wait.until = 0.0
+
+    def refusing(self, ids: Iterable[str]) -> dict[str, Wait]:
+        """Who refuses us, of these recipients, and why."""
+        return {recipient: self.waits[recipient] for recipient in ids if recipient in self.waits}
+
+    def holding(self, ids: list[str], paced: bool = True) -> Wait:
+        """What the next attempt waits for, and until when.  paced: our own pace counts too."""
+        refusing = list(self.refusing(ids).values())
+        waits = [self.wait(X), self.wait(PACE if paced else X)]
+        if refusing and len(refusing) == len(ids):
+            waits.append(min(refusing, key=lambda wait: wait.until))
+        return max(waits, key=lambda wait: wait.until)
 
 # ---- digest: all that is pending in one DM -----------------------------------------------------
 
-# What a log line may begin with: a priority, a time stamp as syslog, journalctl, Apache, nginx,
-# php-fpm or snort write it.
+KINDS, SAMPLES, VALUES = 300, 3, 40  # kept at the most: kinds, alerts of a kind, values of a place
+
+# What a line may begin with: a priority, then date and time, as syslog, ISO 8601, Apache have it.
 STAMP = (
-    r"(?:<\d{1,3}>(?:1 )?)?\[?(?:[A-Z][a-z]{2},? )?"
-    r"(?:[A-Z][a-z]{2} [ \d]?\d|\d{4}[-/]\d\d[-/]\d\d|\d\d[-/](?:[A-Z][a-z]{2}|\d\d)(?:[-/]\d{4})?)"
-    r"[T :-]\d\d:\d\d:\d\d[\d.,]{0,10}(?:Z|[+-]\d\d:?\d\d)?"
-    r"(?: (?:[A-Z]{3,5}|\d{4}|[+-]\d{4})(?=[ \]]))?\]? +"
+    r"(?:<\d{1,3}>(?:1 )?)?\[?(?:(?:[A-Z][a-z]{2}|\d{1,4})(?:, |[-/. :T] ?)){2,5}(\d\d:\d\d:\d\d)"
+    r"[.,\d]*(?:Z|[+-]\d\d:?\d\d)?(?: (?:[A-Z]{3,4}(?=\])|20\d\d(?=[ \]])|[+-]\d{4}))?\]?\s+"
 )
-# any number but one that says what a message is about: AH00126 of Apache, [1:2001:3] of snort; whom
-# a mail is from and to; the name before an address, which its owner chooses; ids of mail servers
-NUMBERS = (
-    r"(?ai)(?<==<)[^\s>]+|[\w.-]+(?=\[\d+\.\d)|\b(?![a-z]+\d{1,4}\b)(?=[a-z]*\d)[a-z\d]{11,}\b"
-    r"|\b\d[a-z\d]{5}-[a-z\d]{6,11}-[a-z\d]{2,4}\b|(?<!\[\d:)(?<!\[\d{3}:)(?:\b(?:0x[0-9a-f]+|(?=[a-f]*[0-9])[0-9a-f]+)\b"
-    r"|(?-i:(?<![A-Z]{2}))(?<!\d)[0-9]+)"
+ADDRESS = (  # IPv4; IPv6 or MAC
+    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}(?![\w.])"
+    r"|(?=(?:[\da-fA-F]+:){5}|[\da-fA-F:]*::)[\da-fA-F:]{3,39}(?![\w:]))"
 )
-# a word that always differs: a number, perhaps with a unit, a time, a process id, a hex number
-COUNTER = (
-    r"(?ai)(?:[\w.-]+[=:]\"?)?(?:\d\d/[a-z]{3}/)?"
-    r"(?:(?:[\d.,:+/#-]|(?<=\d)t(?=\d))*\d:?[a-z%]{0,3}(?:/(?:tcp|udp))?"
-    r"|@?0x[0-9a-f]+|(?=[a-f]*\d)[0-9a-f]{6,}|audit\([\d.:]+"
-    r"|[^\[]*\[\d+\]?|mon|tue|wed|thu|fri|sat|sun)"
+# What names one thing of many: digits that are long or hexadecimal; digits and letters in turn.
+RANDOM = (
+    r"(?i:(?<![a-z\d])(?:0x[\da-f]+|(?=[a-f]*\d)[\da-f]{5,}(?:-[\da-f]{4,})*"
+    r"|[a-z]*\d+[a-z]+\d[a-z\d]*)(?![a-z\d]))"
 )
-ADDRESS = (  # IPv4, and IPv6 or MAC
-    r"(?ai)(?:[\w.-]+=)?(?:\d{1,3}(?:\.\d{1,3}){3}(?:/\d+)?"
-    r"|(?=.*[a-f]|.*::)[\da-f]*(?::[\da-f]*){2,}[\d.]*)"
-)
-PORT_OR_PID = r"\b((?:\d{1,3}\.){3}\d{1,3})[:#]\d+\b|\[\d+\](?=:)"  # behind an address, a program
-REPEATED = r"message repeated (\d+) times: \[ ?(.*)"  # of rsyslog
-
-LOOKED_AT = 300  # characters of a text, from which its kind is taken
-SETTLED = 20  # alerts of a kind, after which a plain word that is another makes another kind
-SIBLINGS = 32  # kinds of one beginning; what is like none of them is counted to the last
-VALUES = 40  # different words at one place of which it is counted how often they came
-CROWDED = 52  # characters of these, in a DM of more lines than a phone shows at once
-RARE = 2  # alerts of a kind that is rare
-KINDS = 300  # of which a folded backlog knows how many there were
-SAMPLES = 3  # alerts of a kind that are kept to be quoted
-HEADS = 2_000  # beginnings of which a folded backlog knows how common they were
-SHOWN = 12  # lines up to which more than one alert of a kind is quoted
-CUTS = (DM_LIMIT, 2_000, 1_000, 500, 250, 120)  # characters a quoted alert, as many as fit
+LETTERS = r"[^\W\d_]{3}"
+NAME = rf"(?:\w+=)?/?{LETTERS}[\w.@/-]*"  # or a path; with what stands before its "="
+PLAIN_WORD = r"[^\w#]*(?:\w+=)?[^\W\d_]+[^\w#]*"  # letters alone, but for what stands around them
 
 
-def after_stamp(text: str) -> str:
-    """What is left of a line behind its own time stamp; all of it where it has none."""
-    found = re.match(STAMP, text)
-    return text[found.end() :] if found else text
+def read(alert: Alert, host: str) -> tuple[float, str, str]:
+    """When it happened (seconds since the epoch); what its line begins with: a time stamp of its
+    own, and `host` if that follows; the rest.  A stamp of another zone or of long ago is not
+    believed."""
+    stamp = re.match(rf"{STAMP}(?:{re.escape(host)}(?:\.\S+)? )?", alert.text)
+    if not stamp:
+        return alert.sent, "", alert.text
+    hour, minute, second = map(int, stamp[1].split(":"))
+    local = alert.sent + time.localtime(alert.sent).tm_gmtoff
+    ago = (local - hour * 3600 - minute * 60 - second) % DAY
+    when = round(alert.sent - ago) if ago < 15 * MINUTE else alert.sent
+    return when, stamp[0], alert.text[stamp.end() :]
 
 
-def message_of(text: str) -> str:
-    """The part of a line from which its kind is taken: what it is about comes first."""
-    line = re.sub(r"\[ +", "[", after_stamp(text)[:LOOKED_AT])  # as the kernel's clock is padded
-    return str(re.sub(REPEATED, r"\2 \1 times", line))
-
-
-def beginning(words: list[str]) -> tuple[str, int]:
-    """The program and the two words behind it (a line of no program has none), and how many words
-    it takes to know them."""
-    tag = next((place for place, word in enumerate(words[:3]) if word.endswith(":")), -1)
-    # with what auditd says before it: type=USER_LOGIN msg=audit(#):
-    program = "".join(word for word in words[: tag + 1]
-                      if word.startswith("type=") or word.endswith(":"))
-    return " ".join([program, *[*words[tag + 1 : tag + 3], "", ""][:2]]), tag + 3
-
-
-def columns(line: str) -> dict[str, str]:
-    """A line's words, by where they stand: a name=value by its name, wherever it is, another word
-    by which of those it is.  A port behind an address and a program's process id are left out."""
-    found: dict[str, str] = {}
-    plain = 0
-    for word in re.sub(PORT_OR_PID, r"\1", line).split():
-        name, sign, _ = word.partition("=")
-        if not sign or name in found or not re.fullmatch(r"[\w.-]*[^\W\d][\w.-]*", name):
-            name, plain = str(plain), plain + 1
-        found[name] = word
-    return found
+def value(word: str) -> str:
+    """What an administrator would look for in a word: an address or a name, but no number."""
+    names = re.findall(NAME, re.sub(RANDOM, "", word))
+    return [*re.findall(ADDRESS, word), *names, ""][0][:60]
 
 
 class Kind:
-    """Alerts of one template.
+    """Alerts of one template (as Drain has it: He et al., ICWS 2017).
 
-    words: the template, in which a word that differs is "*"; head, start: its beginning, and where
-    that ends; raw: one alert's words, by column;
-    values: how often each word came in a column, once they differ; count, first, last: how many,
-    and when (seconds since the epoch); samples: the first few of those whose files are there;
-    names: of all these files.
+    samples: a few, the first one first; words: the template, in which a number is "#" and a word
+    that differs "*"; marks: their number, and which are the first three with three letters in a
+    row; key: what all lines of the kind have in common; values, seen: what the words of the first
+    tell, and what those behind it do, by place, how often; last: when (seconds since the epoch).
     """
 
-    def __init__(
-        self, words: list[str], raw: dict[str, str], values: dict[str, dict[str, int]], count: int,
-        first: float, last: float,
-    ) -> None:
-        self.words, self.raw, self.values = words, raw, values
-        self.head, self.start = beginning(words)
-        self.count, self.first, self.last = count, first, last
-        self.samples: list[Alert] = []
-        self.names: list[str] = []
+    def __init__(self, alert: Alert, *more: Alert) -> None:
+        self.last, _, line = read(alert, alert.host)
+        words = [word for word in re.findall(r"[^\s\"',{}]+", line[:300])
+                 if re.search(rf"[^\W\d_]|{ADDRESS}", re.sub(RANDOM, "", word))]
+        self.words = [re.sub(rf"{RANDOM}|\d+", "#", word) for word in words]
+        beginning = enumerate([word for word in self.words if re.search(LETTERS, word)][:3])
+        self.marks = [len(words), *beginning]
+        self.key = [*self.marks, re.sub(r"\d+", "#", alert.text.partition("\n")[2])]
+        self.values, self.seen = list(map(value, words)), [collections.Counter() for _ in words]
+        self.samples, self.count = [alert, *more], 1
 
-    def take(self, other: Kind) -> None:
-        """Count in a kind that is like this one."""
-        for column in list({**self.raw, **other.raw})[:LOOKED_AT]:
-            word, first = other.raw.get(column, ""), self.raw.setdefault(column, "")
-            if word != first or column in self.values or column in other.values:
-                # up to now all had the first one's word; "" stands for those without a place
-                seen = self.values.setdefault(column, {first: self.count} if first else {})
-                its = other.values.get(column, {word: other.count} if word else {})
-                full = "" in seen
-                for value, times in its.items():
-                    known = value in seen or not full and len(seen) < VALUES
-                    seen[value * known] = seen.get(value * known, 0) + times
-                for value in seen.keys() - its.keys() if "" in its else ():  # they may be in there
-                    seen[""] += seen.pop(value)
-        self.words = [word if word == its else "*" for word, its in zip(self.words, other.words)]
-        self.count += other.count
-        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
-        self.samples = (self.samples + other.samples)[:SAMPLES]
-        self.names += other.names
+    def equal(self, other: Kind) -> int:
+        return sum(map(str.__eq__, self.words, other.words))
 
-    def message(self) -> list[str]:
-        """The template without its program, without numbers and without what is name=value."""
-        words = list(zip(self.words, self.raw))[self.start - 2 :]
-        return [word for word, column in words
-                if column.isdecimal() and not re.fullmatch(r"[^\w*]*#[\W#]*", word)]
+    def take(self, new: Kind) -> None:
+        self.count, self.last = self.count + 1, max(self.last, new.last)
+        self.words = [a if a == b else "*" for a, b in zip(self.words, new.words)]
+        for came, seen in zip(new.values, self.seen):
+            if came in seen or len(seen) < VALUES:
+                seen[came] += 1
+        if len(self.samples) < SAMPLES and new.samples[0].text != self.samples[-1].text:
+            self.samples += new.samples
 
-    def differing(self, crowded: bool) -> str:
-        """What an administrator would look for in those that are not quoted: services, addresses,
-        users, and how often each.  In a crowded DM there are fewer."""
-        parts: list[str] = []
-        quoted = columns(message_of(self.samples[0].text))
-        for column in filter(self.values.get, self.raw):
-            seen, label = self.values[column], column
-            if column.isdecimal():  # the word before it, if all have that one; a program has none
-                before = str(int(column) - 1)
-                label = "" if before in self.values else self.raw.get(before, "")
-                label = label * (label.isalpha() and self.raw[column][-1:] != ":")
-            first = quoted.get(column)
-            first = "" if first and first not in seen else first  # it is among the others
-            times = {word: count - (word == first) for word, count in seen.items()}
-            told_of = (word for word in times if times[word] and word not in ("", label + "="))
-            words = sorted(told_of, key=lambda word: -times[word])
-            counters = [word for word in words if re.fullmatch(COUNTER, bare(word))
-                        and not re.fullmatch(ADDRESS, bare(word))]
-            if not words or 2 * len(counters) > len(words):
-                continue
-            many = len(seen) >= VALUES and times[words[0]] == 1
-            if len(parts) < 3 and (label or not many and (not parts or not crowded)):
-                told: list[str] = []
-                for word in words[:8]:
-                    if len(", ".join(told)) < (CROWDED if crowded else DM_LIMIT):
-                        value = word[len(label) + 1 :] if word.startswith(f"{label}=") else word
-                        value = bare(value).partition("(")[0] or bare(value)
-                        told.append(value + f" ×{times[word]:,}" * (times[word] > 1))
-                others = sum(times.values()) - sum(times[word] for word in words[: len(told)])
-                told += [plural(others, "other")] * (others > 0)
-                parts.append(f"{bare(label)} {', '.join(told)}".strip())
-        return "; ".join(parts)
-
-
-def likeness(words: list[str], others: list[str]) -> float:
-    """How many words of a message are those of another, as long as it: most, if it is of the same
-    kind."""
-    pairs = list(zip(words, others))
-    # what ends a part of the message is no value: "1 failure;" and "2 failures;", nor is "AH00126:"
-    if any(word != other and (word[-1] == ";" and "=" not in word
-                              or word[-1] in ":]" and re.search(r"\d", word))
-           for word, other in pairs):
-        return 0.0
-    return sum(word == other for word, other in pairs) / len(pairs) if pairs else 1.0
-
-
-def is_odd(words: list[str], settled: list[list[str]]) -> bool:
-    """Whether a message has another plain word where all of the settled kinds have the same."""
-    return any(len(set(known)) == 1 and known[0] not in (word, "*")
-               and re.fullmatch(r"(?:res=)?\W*[A-Za-z]+\W*", word)
-               and not re.fullmatch(COUNTER, bare(word))  # as Sun is
-               for word, known in zip(words, zip(*settled)))
-
-
-def joined(kinds: list[Kind]) -> list[Kind]:
-    """The kinds for a DM of more lines than a phone shows at once: those of one message are one,
-    whichever program says it and what name=value is in it; rare ones only where nothing but a word
-    of the message differs."""
-    groups: list[list[Kind]] = []
-    known: dict[tuple[object, ...], list[tuple[list[str], list[Kind]]]] = {}
-    for kind in kinds:
-        message = kind.message()
-        common = message and kind.count > 1
-        key = (len(message), kind.start, *message[:2])
-        alike = known.setdefault(key, []) if common else []
-        for its, group in alike[:SIBLINGS]:
-            first, few = group[0], min(kind.count, group[0].count) <= RARE
-            same = kind.head == first.head and kind.raw.keys() == first.raw.keys()
-            if (same or not few) and likeness(message[2:], its[2:]) >= 0.5:
-                group.append(kind)
-                break
-        else:
-            groups.append([kind])
-            alike.append((message, groups[-1]))
-    totals = []
-    for first, *more in groups:
-        total = Kind(first.words, dict(first.raw), {}, 0, first.first, first.last)
-        for kind in (first, *more):
-            total.take(kind)
-        totals.append(total if more else first)
-    return totals
-
-
-def bare(word: str) -> str:
-    """A word without the punctuation around it, and cut; with nothing in it of our own list."""
-    word = re.sub("[×;\u2800\u3164]", "?", word.strip("()[]{}<>,;:\"'.*#") or word)
-    return str(word[:60])
+    def differing(self) -> str:
+        """What differs in those behind the first, and how often each of it came."""
+        parts = []
+        for before, first, seen in zip(["", *self.words], self.values, self.seen):
+            told = [(came, times) for came, times in seen.most_common(8) if came]
+            if seen.keys() - {first, ""}:
+                words = [f"{came} ×{times:,}" if times > 1 else came for came, times in told]
+                left = self.count - 1 - sum(times for _, times in told)
+                if left:
+                    words.append(plural(left, "other"))
+                label = f"; {before} " if before.isalpha() else "; "
+                parts.append(label + ", ".join(words))
+        return "".join(parts[:3]).replace(";", ":", 1)
 
 
 class Digest:
-    """Alerts by kind, so many that memory and disk stay bounded whatever the lines hold.
+    """Alerts by kind, so that memory and disk stay bounded whatever the lines hold.
 
-    kinds: as they came; heads: how often each beginning came; rest: alerts of kinds for which a
-    long backlog has no room: how many, of how many kinds, the first and the last; to: the handles
-    that alerts name; counted: files that the folded backlog counts; folded: its name, where it is
-    part of this.
+    kinds: those of which it is known what they say; count, first, last: how many alerts there are
+    with those of other kinds, and when they came (seconds since the epoch).
     """
 
-    def __init__(self) -> None:
-        self.kinds: list[Kind] = []
-        self.heads: dict[str, int] = {}
-        self.rest: list[Any] = [0, 0, time.time() + DAY, 0.0]
-        self.to: list[str] = []
-        self.counted: list[str] = []
-        self.folded: list[str] = []
-        self.index: dict[tuple[int, int, str], list[Kind]] = {}
-
-    @property
-    def count(self) -> int:
-        return int(self.with_rest(self.kinds)[0])
-
-    @property
-    def first(self) -> float:
-        return float(self.with_rest(self.kinds)[2])
-
-    def names(self) -> list[str]:
-        """The files that it was made of, those of a kind together."""
-        return self.folded + [name for kind in self.ranked() for name in kind.names]
+    def __init__(
+        self, kinds: Iterable[Kind] = (), count: int = 0, first: float = 9e9, last: float = 0
+    ) -> None:
+        self.kinds, self.count, self.first, self.last = list(kinds), count, first, last
 
     def add(self, alert: Alert) -> None:
-        """Count an alert in.  Its kind is that of lines of the same length and the same beginning
-        of which most other words are equal, numbers always (as Drain has it: He et al., ICWS 2017).
-        """
-        line = message_of(alert.text)
-        words = re.sub(NUMBERS, "#", line).split()
-        kind = Kind(words, columns(line), {}, 1, alert.sent, alert.sent)
-        kind.samples, kind.names = [alert], [alert.name]
-        self.heads[kind.head] = self.heads.get(kind.head, 0) + 1
-        self.to += [handle.lower() for handle in alert.to if handle.lower() not in self.to]
-        alike = self.alike(kind)
-        message, full = words[kind.start :], len(alike) >= SIBLINGS
-        settled = [other.words[kind.start :] for other in alike if other.count >= SETTLED]
-        odd = not full and is_odd(message, settled)
-        like, nearest = max(((likeness(message, other.words[kind.start :]), other)
-                             for other in alike if not odd or other.count < SETTLED),
-                            key=lambda it: it[0], default=(0.0, None))
-        if nearest is not None and (like > 0.5 or full):
-            nearest.take(kind)
+        """Count an alert in: to the kind of its beginning and length of which most other words are
+        equal.  One with another plain word where five agreed, or more, is not like those."""
+        new = Kind(alert)
+        self.count += 1
+        self.first, self.last = min(self.first, new.last), max(self.last, new.last)
+        near = [kind for kind in self.kinds if kind.key == new.key
+                and 2 * kind.equal(new) >= len(new.words) + len(new.marks) - 1]
+        settled = map(set, zip(*[kind.words for kind in near if kind.count >= 5]))
+        if any(len(known) == 1 and known - {word, "*"} and re.fullmatch(PLAIN_WORD, word)
+               for word, known in zip(new.words, settled)):
+            near = [kind for kind in near if kind.count < 5]
+        if near:
+            max(near, key=new.equal).take(new)
         else:
-            self.kinds.append(kind)
-            alike.append(kind)
+            self.kinds.append(new)
+        if len(self.kinds) > KINDS:
+            self.kinds = sorted(self.kinds, key=crowds(self.kinds).__getitem__)[: KINDS * 3 // 4]
 
-    def alike(self, kind: Kind) -> list[Kind]:
-        """The kinds of this one's length and beginning."""
-        plain = sum(map(str.isdecimal, kind.raw))
-        return self.index.setdefault((len(kind.words), plain, kind.head), [])
+    def ranked(self) -> list[Kind]:  # the rarest first
+        crowd = crowds(self.kinds)
+        return sorted(self.kinds, key=lambda kind: kind.count * crowd[kind])
 
-    def ranked(self) -> list[Kind]:
-        """The kinds, the rarest first.  Rare is what has a rare beginning, which an attacker does
-        not choose; of equally rare ones what is of a program with few beginnings, as where he
-        does choose it, each line has its own."""
-        by_word: dict[str, int] = {}
-        by_program: dict[str, int] = {}
-        for head, count in self.heads.items():
-            word = head.rpartition(" ")[0]
-            by_word[word] = by_word.get(word, 0) + count
-        for word in by_word:
-            program = word.partition(" ")[0]
-            by_program[program] = by_program.get(program, 0) + 1
+    def halves(self) -> tuple[Digest, Digest]:  # the rarer kinds first
+        ranked, half = self.ranked(), len(self.kinds) // 2
+        count = sum(kind.count for kind in ranked[:half])
+        return (Digest(ranked[:half], count, self.first, self.last),
+                Digest(ranked[half:], self.count - count, self.first, self.last))
 
-        def rarity(kind: Kind) -> tuple[float, ...]:
-            word, program = kind.head.rpartition(" ")[0], kind.head.partition(" ")[0]
-            return (self.heads.get(kind.head, 0), by_word.get(word, 0), by_program.get(program, 0),
-                    kind.count, len(kind.raw) // 25, kind.first)
+    def dump(self) -> dict[str, Any]:  # as JSON can hold it
+        return {**vars(self), "kinds": [
+            {**vars(kind), "samples": list(map(vars, kind.samples))} for kind in self.kinds]}
 
-        return sorted(self.kinds, key=rarity)
-
-    def with_rest(self, kinds: list[Kind]) -> list[Any]:
-        """The rest, with these kinds in it."""
-        count, number, first, last = self.rest
-        return [count + sum(kind.count for kind in kinds), number + len(kinds),
-                min([first, *(kind.first for kind in kinds)]),
-                max([last, *(kind.last for kind in kinds)])]
-
-    def shown(self) -> set[str]:
-        """The files of the alerts that a DM would quote."""
-        return {alert.name for place, kind in enumerate(fit(self.ranked(), DM_LIMIT)[1])
-                for alert in kind.samples[: SAMPLES if place < SHOWN else 1]}
-
-    def dump(self, counted: list[str]) -> bytes:
-        """How many there are of what, but no alert's text; with the files that it counts."""
-        ranked = self.ranked()
-        common = sorted(self.heads, key=lambda head: -self.heads[head])[:HEADS]
-        heads = {head: self.heads[head] for head in common}
-        return seal([counted, self.to, self.with_rest(ranked[KINDS:]), heads, [
-            [kind.words, kind.raw, kind.values, kind.count, kind.first, kind.last]
-            for kind in ranked[:KINDS]]])
-
-    def load(self, path: str) -> None:
-        """Take in what `dump` made, before all else.  Raises OSError and ValueError."""
-        self.counted, self.to, self.rest, self.heads, kinds = unseal(path)
-        self.kinds, self.folded = [Kind(*fields) for fields in kinds], [FOLDED]
-        for kind in self.kinds:
-            self.alike(kind).append(kind)
+    @staticmethod
+    def load(data: Any) -> Digest:  # what `dump` made; raises any exception where that is damaged
+        kinds = []
+        for saved in data["kinds"]:
+            kind = Kind(*[Alert(**alert) for alert in saved["samples"]])
+            kind.words, kind.seen = saved["words"], list(map(collections.Counter, saved["seen"]))
+            kind.count, kind.last = int(saved["count"]), float(saved["last"])
+            kinds.append(kind)
+        return Digest(kinds, int(data["count"]), float(data["first"]), float(data["last"]))
 
 
-def quote(start: str, alert: Alert, room: int) -> str:
-    """An alert's text behind `start`, in at most `room` characters; what had to be cut is told.
-    All lines but the first are indented, so that text cannot pass for an entry of the DM."""
-    text = start + alert.text.replace("\n", "\n    ")
-    if not alert.cut and len(text) <= room:
-        return text
-    kept = text[: max(0, room - 40)].rstrip("\n ")  # not within an indent
-    gone = alert.cut + len(alert.text) - len(kept[len(start) :].replace("\n    ", "\n"))
-    return f"{kept} […{max(gone, 1):,} characters cut]"
+def crowds(kinds: list[Kind]) -> dict[Kind, int]:
+    """By kind, how many share its marks.  Who may choose words of a line can make many kinds of it,
+    but only such."""
+    often = collections.Counter(mark for kind in kinds for mark in kind.marks)
+    return {kind: sum(often[mark] for mark in kind.marks) for kind in kinds}
 
 
-def entry(kind: Kind, samples: int, room: int, now: float) -> list[str]:
-    """A kind's part of a digest: up to `samples` alerts quoted, the others counted, with what
-    differs in them."""
-    shown = kind.samples[: samples if kind.count <= len(kind.samples) else 1]
-    if len({alert.text for alert in shown}) == 1:
-        shown = shown[:1]
-    entries = []
+def cut(text: str, room: int) -> str:
+    """A text in about so many characters.  A short one loses its ids first, then its end."""
+    if len(text) > room and room < 300:
+        text = re.sub(RANDOM, "…", text)[: room - 1] + "…"
+    return shorten(text, max(room, 300)).replace("\n", "\n    ")
+
+
+def entry(kind: Kind, label: str, day: float, room: int) -> str:
+    """A kind's part of a digest: few are each quoted, of more the first one, with what differs."""
+    few = kind.count <= SAMPLES and room == DM_LIMIT
+    shown, lines = kind.samples if few else kind.samples[:1], []
     for alert in shown:
-        stamped = after_stamp(alert.text) != alert.text
-        entries.append(quote("" if stamped else clock(alert.sent, now) + " ", alert, room))
+        when, begin, rest = read(alert, label)
+        text = rest if clock(when, when) in begin else alert.text
+        lines.append(f"•{clock(when, day)} {cut(text, room)}")
     if kind.count > len(shown):
-        differing = kind.differing(crowded=samples == 1)
-        entries.append(f"  {kind.count - len(shown):,} more like this, last {clock(kind.last, now)}"
-                       + f": {differing}" * (0 < len(differing) <= room))
-    return entries
+        more = f"  {kind.count - len(shown):,} more like this, last {clock(kind.last, day)}"
+        lines.append(more + cut(kind.differing(), room // 2))
+    return "\n".join(lines)
 
 
-def fit(
-    ranked: list[Kind], room: int, now: float = 0.0
-) -> tuple[list[str], list[Kind], list[Kind]]:
-    """The lines that tell of kinds in at most `room` characters; the kinds of which they do, and
-    those that are left: where not all fit, each is cut before one is left out."""
-    ranked = sorted(ranked, key=lambda kind: not kind.samples)  # what cannot be quoted is left
-    fewer = joined(ranked)
-    forms = ((ranked, SAMPLES, SHOWN), (fewer, 1, room))
-    for each, (kinds, samples, most) in ((each, form) for each in CUTS for form in forms):
-        lines: list[str] = []
-        left, told = room, 0
-        for kind in kinds:
-            more = entry(kind, samples, min(each, room), now) if kind.samples else []
-            left -= sum(len(line) + 1 for line in more)
-            if not more or left < 0 or len(lines) + len(more) > most:
-                break
-            lines += more
-            told += 1
-        if not any(kind.samples for kind in kinds[told:]):
-            break
-    return lines, kinds[:told], kinds[told:]
-
-
-def compose(digest: Digest, host: str, now: float) -> str:
+def compose(digest: Digest, host: str, now: float, note: str = "") -> str:
     """Return the one DM, of at most DM_LIMIT characters, in which each alert is quoted or counted.
 
     The rarest kinds come first and stay when not all fit, so that a storm cannot drown the one line
     that differs.  `host`: the label; "": that of the machine where the alert was sent.  `now`:
-    seconds since the epoch.
+    seconds since the epoch.  `note`: what else there is to say.
     """
-    quotable = [alert for kind in digest.kinds for alert in kind.samples]
-    hosts = {host or alert.host for alert in quotable}
-    label = ", ".join(sorted(hosts)[:3]) or host or short_host_name()
-    if digest.count == len(quotable) == 1:
-        alert = quotable[0]
-        rest = after_stamp(alert.text)
-        name = rest.partition(" ")[0]
-        named = rest != alert.text and label in (name, name.partition(".")[0])
-        head = " ".join([label] * (not named) + [clock(alert.sent, now)] * (rest == alert.text))
-        return quote(f"[{head}] " if head else "", alert, DM_LIMIT)
-    count, _, first, last = digest.with_rest(digest.kinds)
-    head = f"[{label}] {plural(count)}, {clock(first, now)} to {clock(last, now)}"
-    lines, _, left = fit(digest.ranked(), DM_LIMIT - len(head) - 120, now)
-    count, kinds, _, last = digest.with_rest(left)
-    if count:
-        others = plural(kinds, "other kind")
-        lines.append(f"and {count:,} more of {others}, last {clock(last, now)}")
+    hosts = {alert.host for kind in digest.kinds for alert in kind.samples}
+    label = host or ", ".join(sorted(hosts)[:3])
+    if digest.count == 1:
+        alert = digest.kinds[0].samples[0]
+        _, begin, _ = read(alert, label)
+        told = label if begin else f"{label} {clock(alert.sent, now)}"
+        told = ", ".join(filter(None, ["" if f" {label}" in begin else told, note]))
+        head = f"[{told}] " if told else ""
+        return head + cut(alert.text, DM_LIMIT - len(head))
+    head = f"[{label}] {plural(digest.count)}, {clock(digest.first, 0)} to"
+    head += f" {clock(digest.last, digest.first)}" + (f", {note}" if note else "")
+    ranked, limit = digest.ranked(), DM_LIMIT - len(head) - 40
+    for step in range(30):
+        lines = [entry(kind, label, digest.first, int(DM_LIMIT * 0.85**step)) for kind in ranked]
+        if len("\n".join(lines)) <= limit:
+            break
+    while len("\n".join(lines)) > limit:
+        lines.pop()
+    left = digest.count - sum(kind.count for kind in ranked[: len(lines)])
+    if left:
+        lines.append(f"and {left:,} more of other kinds")
     return "\n".join([head, *lines])
 
 
@@ -1229,9 +1010,8 @@ PERMISSION = (
     " Messages', save, then run: bird_sentinel authorize"
 )
 LEVELS = ("read-write-directmessages", "")  # of access tokens, that may do; "": X does not tell
-UNCLEAR = "X's answer cannot be read"
-UNWILLING = "ask them to send the sentinel's account a DM first, or to accept message requests"
 CREDITS = "buy credits " + PORTAL
+RETRIED = "alerts are kept and retried"
 MEANINGS: tuple[tuple[tuple[int | str, ...], str, str, str], ...] = (
     # codes of X, or a title, a reason or the end of a type (in small letters); the kind; what it
     # means; what to do (docs.x.com, "Response codes and errors", and what was seen in the field)
@@ -1244,10 +1024,10 @@ MEANINGS: tuple[tuple[tuple[int | str, ...], str, str, str], ...] = (
     ((89,), "account", "our access token is invalid or was revoked", AGAIN),
     ((32, 215, "unauthorized"), "account", "X does not accept our keys", AGAIN),
     ((93, "oauth1-permissions"), "account", "the app has no permission to send DMs", PERMISSION),
-    ((64,), "account", "the sentinel's account is suspended", "log in to it on x.com to appeal"),
-    ((326,), "account", "the sentinel's account is locked", "log in to it on x.com to unlock it"),
+    ((64,), "account", "{sender} is suspended", "log in to it on x.com to appeal"),
+    ((326,), "account", "{sender} is locked", "log in to it on x.com to unlock it"),
     ((226,), "account", "X takes our DMs for automated spam",
-     "log in to the sentinel's account on x.com, and have the recipients write to it first"),
+     "log in to {sender} on x.com, and have the recipients write to it first"),
     ((261,), "account", "X has barred the app from writing", "see what X's developer portal says"),
     ((453, "client-not-enrolled", "client-forbidden", "unsupported-authentication"), "account",
      "the app has no access to this part of X's API",
@@ -1257,40 +1037,58 @@ MEANINGS: tuple[tuple[tuple[int | str, ...], str, str, str], ...] = (
     (("creditsdepleted", "credits"), "account", "the app's credits on X are used up", CREDITS),
     ((415,), "account", "the app has no callback URL that allows a PIN", CALLBACK),
     ((417,), "account", "the app has no callback URL", CALLBACK),
-    ((349, 150, 476), "recipient", "the recipient does not accept DMs from the sentinel's account",
-     UNWILLING),
-    ((108, 50, 63, "resource-not-found"), "recipient",
-     "the recipient's account does not exist on X, or is suspended",
-     f"have the id looked up again: {LOOK_UP} HANDLE"),
+    ((349, 150, 476), "recipient", "does not accept DMs from {sender}",
+     "have this recipient send {sender} a DM first, or accept message requests from everyone"),
+    ((108, 50, 63, "resource-not-found"), "recipient", "has no account on X, or a suspended one",
+     f"have the id looked up again: {ADD}"),
     # where X gives no reason that is known
     (("http 401",), "account", "X does not accept our keys", AGAIN),
     (("http 402",), "account", "the app's credits on X are used up", CREDITS),
     (("http 429",), "limit", "X's rate limit is reached", ""),
 )
 PHRASES = ("you do not have permission to dm", "this operation is not permitted")
+REASONS = (
+    # why there was no answer: what is in a library's words; ours; the setting that it is about
+    (r"Tunnel connection failed: (\d{3}[ \w-]{0,40})", "the proxy refuses the connection ({})",
+     "proxy"),
+    (r"CA certificate bundle", "the file with the CA certificates is missing", "ca_bundle"),
+    (r"SSL|certificate", "its TLS certificate cannot be verified", "ca_bundle"),
+    (r"^(?:InvalidURL|InvalidSchema|InvalidProxyURL|ProxySchemeUnknown|LocationParseError)|SOCKS",
+     "the address of the proxy is malformed, or of a kind that cannot be used", "proxy"),
+    (r"ProxyError.*\[Errno -?\d+\] ([\w ,'-]+)", "the proxy does not answer: {}", "proxy"),
+    (r"[Rr]eset|[Aa]bort|Remote|EOF|BadStatus|Incomplete|Protocol|Chunked",
+     "the connection was cut off", "proxy"),
+    (r"ProxyError", "the proxy does not answer", "proxy"),
+    (r"\[Errno -?\d+\] ([\w ,'-]+)", "{}", "proxy"),
+    (r"[Tt]imed? ?out", "no answer in time", "proxy"),
+    (r"(?s)^(\w+).*", "no answer ({})", "proxy"),
+)
+UNSET = {  # what to look at, where that is not set
+    "proxy": "see whether this machine gets to https://api.twitter.com",
+    "ca_bundle": "if something of yours on the way opens TLS, name its CA's file as ca_bundle in"
+                 " [delivery] of the config",
+}
 
 
 class Outcome:
-    """What an answer means.
-
-    kind: delivered, retry (it may pass by itself), limit, cap (a limit without a known end),
-    account, recipient (a person has to act), unclear (it may be the text, the recipient or the
-    account), held (X was not asked); words, hint: for a person; said: X's own words.
-    """
+    """What an answer means.  kind: delivered, or of STATUS, or unclear: it may be the text, the
+    recipient or the account; words, hint: for a person; error: the words with X's own."""
 
     def __init__(self, kind: str, words: str = "", hint: str = "", said: str = "") -> None:
         self.kind, self.words, self.hint = kind, words, hint
-        self.error = f"{words} (X says: {said})" if said else words
-        statuses = {"delivered": DELIVERED, "retry": KEPT, "limit": KEPT, "cap": KEPT}
-        self.status = statuses.get(kind, REFUSED)
+        self.error = f"{words} ({said})" if said else words
+        self.status = DELIVERED if kind == "delivered" else STATUS.get(kind, REFUSED)
 
 
 class Answer:
     """What came back from a call to X: `headers` in small letters.  Status 0: nothing did, and
-    `why` says the reason."""
+    `why` says the reason, `hint` where to look."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: str, why: str = "") -> None:
-        self.status, self.headers, self.body, self.why = status, headers, body, why
+    def __init__(
+        self, status: int, headers: Mapping[str, str], body: str, why: str = "", hint: str = ""
+    ) -> None:
+        self.status, self.headers, self.body = status, headers, body
+        self.why, self.hint = why, hint
 
     def json(self) -> Any:
         """What the body says, None where it is no JSON, so that it is not X which says it."""
@@ -1299,12 +1097,14 @@ class Answer:
 
 
 def bounded(call: Callable[[], Any], seconds: int = CALL) -> Any:
-    """Return what `call` does (something that JSON can hold), or None if it took too long.
+    """Return what `call` does, something that JSON can hold.
 
     It runs in a child process which the kernel ends when its time is up: that also bounds what has
     no time-out of its own, such as a name look-up, a server that trickles, or a syslog that nobody
-    reads.  Raises OSError where no process can be started.
+    reads.  Raises OSError where no process can be started, its time is up, or it came to another
+    end.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # which the caller may ignore
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -1314,29 +1114,34 @@ def bounded(call: Callable[[], Any], seconds: int = CALL) -> Any:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
             signal.alarm(seconds)
-            os.write(writer, json.dumps(call()).encode())
-        finally:
+            with open(writer, "wb") as pipe:
+                pipe.write(json.dumps(call()).encode())
             os._exit(0)
+        finally:
+            os._exit(1)
     os.close(writer)
     with open(reader, "rb") as pipe:
         data = pipe.read()
-    with ignoring(ChildProcessError):  # where the caller ignores SIGCHLD
-        os.waitpid(child, 0)
-    with ignoring(ValueError):
-        return json.loads(data)
+    ended = os.waitpid(child, 0)[1]
+    if ended == signal.SIGALRM:
+        raise OSError(f"no answer within {seconds} seconds")
+    if ended:
+        raise OSError(f"the process that asks X came to a bad end (wait status {ended})")
+    return json.loads(data)
 
 
 def import_tweepy() -> Any:
     """Return the module tweepy; raises Problem where it is missing or too old."""
+    if sys.flags.no_site:  # the launcher leaves it out
+        site.main()
+    hint = f"install it for {sys.executable}, in a virtual environment; see the README, Install"
     try:
         import tweepy  # type: ignore[import-untyped]
-
-        if not hasattr(tweepy.Client, "create_direct_message"):
-            raise ImportError(f"version {tweepy.__version__} is too old")
-        return tweepy
     except Exception as error:  # of one of its own modules too, when two do not fit
-        hint = f"install it for {sys.executable}, in a virtual environment; see the README, Install"
         raise Problem(CONFIG, f"tweepy cannot be used ({error})", hint) from None
+    if not hasattr(tweepy.Client, "create_direct_message"):
+        raise Problem(CONFIG, f"tweepy {tweepy.__version__} is too old, 4.12 is needed", hint)
+    return tweepy
 
 
 def ask_x(config: Config, action: Callable[[Any, Callable[..., None]], Any]) -> Answer:
@@ -1346,32 +1151,30 @@ def ask_x(config: Config, action: Callable[[Any, Callable[..., None]], Any]) -> 
     tweepy = import_tweepy()
 
     def call() -> list[Any]:
-
-        os.environ.update(config.surroundings())
+        os.environ.update(config.environment())
         sys.modules["requests.sessions"].DEFAULT_REDIRECT_LIMIT = 0  # type: ignore[attr-defined]
         answers: list[list[Any]] = []
 
         def hear(response: Any, **_: Any) -> None:
             headers = {name.lower(): value for name, value in response.headers.items()}
-            answers.append([response.status_code, headers, "", ""])
+            answers.append([response.status_code, headers, ""])
             answers[-1][2] = response.content[:100_000].decode("latin-1")
 
         try:
-            answers.append([200, {}, json.dumps(action(tweepy, hear)), ""])
+            answers.append([200, {}, json.dumps(action(tweepy, hear))])
         except Exception as error:  # what tweepy thinks of an answer does not matter
             cause: Any = error
             while cause.args and isinstance(cause.args[0], Exception):  # tweepy wraps it, twice
                 cause = cause.args[0]
-            response = getattr(cause, "response", None)
-            if not answers and hasattr(response, "headers"):
-                hear(response)
-            answers.append([0, {}, "", reason(cause)])
+            if not answers and hasattr(getattr(cause, "response", None), "headers"):
+                hear(cause.response)
+            answers.append([0, {}, "", *reason(config, f"{type(cause).__name__} {cause}")])
         return answers[0]
 
     try:
-        return Answer(*(bounded(call) or [0, {}, "", f"no answer within {CALL} seconds"]))
+        return Answer(*bounded(call))
     except OSError as error:
-        return Answer(0, {}, "", f"no process can be started ({lower(error)})")
+        return Answer(0, {}, "", lower(error), reason(config, "")[1])
 
 
 def ask_as_account(config: Config, method: str, **arguments: Any) -> Answer:
@@ -1385,22 +1188,16 @@ def ask_as_account(config: Config, method: str, **arguments: Any) -> Answer:
     return ask_x(config, action)
 
 
-def reason(error: BaseException) -> str:
-    """Why there was no answer, in words of ours: a library's may hold a proxy's password."""
-    for pattern, words in (
-        (r"Tunnel connection failed: (\d{3}[ \w-]{0,40})", "the proxy refuses the connection ({})"),
-        (r"CA certificate bundle",
-         "the file with the CA certificates (ca_bundle, REQUESTS_CA_BUNDLE) is missing"),
-        (r"SSL|certificate", "its TLS certificate cannot be verified"),
-        (r"\[Errno -?\d+\] ([\w ,'-]+)", "{}"),
-        (r"^(?:InvalidURL|InvalidSchema|InvalidProxyURL|ProxySchemeUnknown|LocationParseError)",
-         "the address of the proxy is malformed, or of a kind that cannot be used"),
-    ):
-        found = re.search(pattern, f"{type(error).__name__} {error}")
+def reason(config: Config, error: str) -> tuple[str, str]:
+    """Why there was no answer, in words of ours, as a library's may hold a proxy's password; and a
+    hint that names what it depends on."""
+    words, about = "", "proxy"
+    for pattern, ours, setting in reversed(REASONS):
+        found = re.search(pattern, error)
         if found:
-            proxy = "the proxy: " * (words == "{}" and "ProxyError" in str(error))
-            return proxy + words.format(*found.groups()).strip().lower()
-    return f"no answer ({type(error).__name__})"
+            words, about = ours.format(*found.groups()).strip(), setting
+    where = config.setting(about)
+    return words, f"see {where}; {RETRIED}" if where else f"{UNSET[about]}; {RETRIED}"
 
 
 def complaints(answer: Any) -> tuple[set[str], list[str]]:
@@ -1421,11 +1218,16 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
     status, body = answer.status, answer.json()
     if status == 201 or (200 <= status < 300 and isinstance(body, dict) and "data" in body):
         return Outcome("delivered")
-    if status == 0 or status >= 500:
-        return Outcome("retry", f"X cannot be reached: {answer.why}" if status == 0
-                       else f"X has a fault of its own (HTTP {status})")
+    if status == 0:
+        return Outcome("away", f"X cannot be reached: {answer.why}", answer.hint)
+    if status >= 500:
+        return Outcome("retry", f"X has a fault of its own (HTTP {status})", RETRIED)
     if status != 429 and (status < 400 or body is None):
-        return Outcome("retry", f"something else answers in the place of X (HTTP {status})")
+        to = re.match(r"https?://(?:[^/@]*@)?([\w.:-]+)", answer.headers.get("location", ""))
+        return Outcome(
+            "away", f"something else answers in the place of X (HTTP {status})"
+            + (f", and sends us to {to[1]}" if to else ""),
+            f"see what is on the way: a network's log-in page, a proxy; {RETRIED}")
     marks, sentences = complaints(body)
     if status == 429:  # whatever else it says
         marks &= {"344", "usage-capped", "usagecapexceeded"}
@@ -1445,22 +1247,27 @@ def judge(answer: Answer, account: Mapping[str, str], now: float) -> Outcome:
     if any(words.lower().startswith(PHRASES) for words in sentences):
         marks.add("349")
     marks.add(f"http {status}")
+    sender = "@" + (account.get("screen_name") or "the account that sends")
     for known, kind, words, hint in MEANINGS:
         if not marks.isdisjoint(map(str, known)):
-            return Outcome(kind, words, hint)
+            return Outcome(kind, words.format(sender=sender), hint.format(sender=sender))
     said = clean("; ".join(dict.fromkeys(sentences))).replace("\n", " ")
     for secret in filter(None, map(account.get, KEYS)):
         said = said.replace(secret, "…")
     return Outcome("unclear", f"X refuses it for a reason of its own (HTTP {status})",
-                   f"have the id looked up again ({LOOK_UP} HANDLE), or see the app's state "
-                   + PORTAL, said[:200])
+                   f"if it lasts, have the id looked up again ({ADD}), or see the app's state"
+                   f" {PORTAL}", f"X says: {said[:200]}" if said else "")
 
 
 # ---- worker: one at a time, detached, while the queue is not empty -----------------------------
 
+FOLD, FOLDED = 1_000, "folded"  # files from which on they are folded; into what
 LATE = 300.0  # seconds after which alerts that wait for X are a trouble
-TRIES = 3  # failures of a text after which it may be its own fault
-PARTS = 10  # refusals in a row, after which alerts of one kind are no longer halved
+TRIES = 3  # failures in a row after which it may be the text's own fault
+REFUSALS = 10  # refused texts in an hour, after which none is halved any more
+ASIDE = 100  # refused DMs that are kept
+DAMAGED = ("bird_sentinel: a backlog was damaged on the disk, so not all alerts of it can be"
+           " counted; what is left of it is put aside; to read it, run there: bird_sentinel status")
 
 
 def report(message: str) -> None:
@@ -1470,435 +1277,422 @@ def report(message: str) -> None:
         bounded(lambda: syslog.syslog(message), 2)
 
 
-def run_command(command: str, text: str) -> None:
-    """Run a command of the administrator's, with a text on its standard input; bounded in time.
-    Raises OSError where no process can be started, so that syslog cannot be told either."""
-    null = subprocess.DEVNULL
-    shell = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=null,
-                             stderr=null, start_new_session=True)
-    with ignoring(subprocess.TimeoutExpired):
-        shell.communicate(text.encode(errors="replace"), timeout=30)
-    if shell.poll() is None:
-        os.killpg(shell.pid, signal.SIGKILL)
-    if shell.wait():
-        report(f"on_trouble failed with exit status {shell.returncode}")
+def run_command(command: str, text: str) -> bool:
+    """Run a command of the administrator's, with a text on its standard input, no line of which a
+    mail program could take for a command of its own; bounded in time.  Returns whether it did
+    well."""
+    done = subprocess.run(["timeout", "-k", "1", "30", "/bin/sh", "-c", command],
+                          input=re.sub("(?m)^~", " ~", text).encode(errors="replace"),
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if done.returncode:
+        report(f"on_trouble failed with exit status {done.returncode}")
+    return not done.returncode
+
+
+class Batch:
+    """What goes in one round.  names: its files, where they are not folded; took: the ids of those
+    who have it; sought: where it is a part of a refused text, as what kind of failure."""
+
+    def __init__(self, digest: Digest, sought: str = "") -> None:
+        self.digest, self.sought = digest, sought
+        self.names, self.took = list[str](), set[str]()
+
+    def is_open(self) -> bool:  # more may come into it
+        return not self.took and not self.sought
 
 
 class Worker:
-    """The one process that moves alerts on, and alone writes `state` and `trouble`."""
+    """The one process that moves alerts on, and alone writes `state` and `folded`.
 
-    def __init__(self, config_path: str, spool: Spool) -> None:
-        self.config_path, self.spool, self.state = config_path, spool, State(spool)
-        self.config = Config(config_path, {})  # as it was read last
-        self.answer = Answer(0, {}, "")  # X's last
-        self.posted = 0  # DMs that X took in this look
-        self.noted = b""  # what was written to `trouble`
-        self.state.started = time.time()
-        for name in spool.names("tmp"):  # what a process left that was killed while it wrote
-            with ignoring(OSError):
-                if os.stat(spool.path("tmp", name)).st_mtime < time.time() - DAY:
-                    os.unlink(spool.path("tmp", name))
+    served: the places it may work on; batches: what is pending, in the order in which it goes;
+    known: the files that were read; done: those that need nothing more but to be unlinked; folded:
+    there is such a file; stale: a part of it needs nothing more; fold_at: so many files are folded;
+    refusals: when texts were refused; posted, failed, limits: of this attempt, the DMs that X took,
+    what may pass by itself, and what X said of its limits; untold: on_trouble may have to be run;
+    unread: why a file cannot be read now; tried: an attempt was made; kept: the state is stored.
+    """
 
-    # -- looking
+    def __init__(self, config_path: str) -> None:
+        self.places, self.served = places(config_path), list[Place]()
+        self.state, self.config = State([]), Config(config_path, {})
+        self.batches, self.known, self.done = list[Batch](), set[str](), set[str]()
+        self.folded = self.stale = self.tried = self.kept = False
+        self.fold_at, self.refusals, self.untold = FOLD, list[float](), True
+        self.posted, self.limits = 0, list[tuple[float, int, float]]()
+        self.failed: Outcome | None = None
+        self.unread: OSError | None = None
 
-    def look(self) -> float | None:
-        """Do what is due.  Returns the seconds until there is more to do, None where nothing is
-        pending.  Whatever goes wrong is told, and what is pending goes on being tried."""
-        paused = self.state.wait("fault").due(time.time()) - time.time()
-        if paused > 0:
-            return paused
-        before = self.state.wait("config").error
-        try:
-            wait = self.work()
-            self.state.waits.pop("fault", None)
-        except Problem as problem:
-            if before != problem.message:
-                report(problem.message)
-            self.state.hold("config", (0.0,), CONFIG, problem.message, problem.hint)
-            self.state.waits.pop("fault", None)
-            wait = MINUTE
-        except Exception as error:
-            words = f"the worker failed: {type(error).__name__}: {lower(error)}"
-            wait = self.state.hold("fault", RETRY[2:7], KEPT, words,
-                                   "if it lasts, please report it")
-            report(f"the worker failed ({type(error).__name__}), trying again")
-        with ignoring(Exception):  # what is wrong here is not worse than what it tells of
-            self.tell_of_trouble()
-        return wait
+    # -- what it works on
 
-    def work(self) -> float | None:
-        """Distribute what was accepted, and make the round that is due.  Raises Problem where a
-        person has to act before that can be."""
-        if not self.pending():
-            return None
-        date = 0
-        with ignoring(OSError):
-            date = os.stat(self.config_path).st_ctime_ns  # before it is read
-        self.config = config = read_config(self.config_path).check()
-        with ignoring(OSError):
-            os.utime(self.spool.path("lock"), ns=(date, date))  # see found_good
-        try:
-            self.distribute(config)
-        finally:  # what is distributed goes, even where a disk takes nothing any more
-            import_tweepy()
-            self.state.waits.pop("config", None)
-            self.round(config)
-        now = time.time()
-        waits = [max(0.0, self.state.due(who, now) - now) for who in self.waiting()]
-        return min(waits, default=MINUTE if self.pending() else None)
+    def take(self) -> None:
+        """Take all places that there are to be had; one that can have no lock is served under the
+        lock of the other."""
+        before, barred, lacking, memory = self.served, False, list[Place](), self.places[-1]
+        for place in self.places:
+            try:
+                place.hold()
+            except BlockingIOError:
+                barred = True  # by another worker
+            except OSError:
+                lacking.append(place)
+            except Problem:
+                pass  # not safe
+        there = not barred and os.path.isdir(self.places[0].path("new"))
+        if there and not any(place.trigger for place in self.places):
+            with ignoring(OSError, Problem):  # there may be room for it in memory
+                memory.make()
+                memory.hold()
+        held = [place for place in self.places if place.lock]
+        if there and not held:
+            raise OSError("no place of the queue can be locked")
+        self.served = [place for place in self.places if held and place in held + lacking]
+        if self.places[0] in self.served and self.places[0] not in before:
+            self.unfold(self.places[0])
 
-    def round(self, config: Config) -> None:
-        """Give all they have not got to those who may get it now."""
-        now, self.posted = time.time(), 0
-        due = [who for who in self.waiting() if self.state.due(who, now) <= now]
-        try:
-            for recipient in due:
-                self.deliver(config, recipient)
-        finally:
-            if self.posted:
-                self.pace(config, len(due))
+    def unfold(self, disk: Place) -> None:
+        """Take in the digests that were written down.  What is damaged is put aside, and told."""
+        if os.path.lexists(disk.path(FOLDED)):
+            try:
+                data = json.loads(read_file(disk.path(FOLDED)))
+                self.batches[:0] = [Batch(Digest.load(one)) for one in data["digests"]]
+                self.done.update(map(str, data["names"]))
+                self.known |= self.done
+                self.folded = True
+            except Exception:
+                with ignoring(OSError):
+                    os.rename(disk.path(FOLDED), disk.path("refused", f"{time.time_ns()}.{FOLDED}"))
+                    store(self.config.path, DAMAGED, time.time())
 
-    def waiting(self) -> list[str]:
-        """The configured ids for which something is pending, the longest waiting first, so that
-        nobody starves where not all get theirs."""
-        ids = self.config.recipients.values()
-        found = sorted((names[:1], recipient) for recipient, names in self.spool.pending().items())
-        return [recipient for names, recipient in found if names and recipient in ids]
-
-    def pending(self) -> bool:
-        """Whether there is anything to move on, distributed or not."""
-        return any(self.spool.pending().values())
-
-    def distribute(self, config: Config) -> None:
-        """Give each recipient its own link to what was accepted, and fold what is too much."""
-        ids, more = set(config.recipients.values()), True
-        # who is new has had nothing of what is distributed; no clock tells that for sure
-        now = max((sent_at(name, time.time() + DAY) for who in self.spool.names("to")
-                   for name in self.spool.names("to", who)), default=0.0)
-        for recipient in ids:
-            make_directory(self.spool.clear(stat.S_ISDIR, "to", recipient))
-        self.state.known = {who: self.state.known.get(who, now) for who in ids}
-        for gone in set(self.spool.names("to")).difference(ids):
-            self.readdress(config, gone)
-        self.state.waits = {scope: wait for scope, wait in self.state.waits.items()
-                            if scope in ids or not scope.isdecimal()}
-        while more:
-            more = self.spool.distribute(config.recipients)
-            for recipient in ids:
-                if len(self.spool.names("to", recipient)) > FOLD:
-                    self.fold(recipient)
-
-    def readdress(self, config: Config, gone: str) -> None:
-        """What is pending for somebody who is no longer configured goes to those who cannot have
-        had it: who was configured later, or all, where it was for nobody else."""
-        handles = {handle.lower() for handle in config.recipients}
-        for name in self.spool.names("to", gone):
-            digest = self.gather(gone, [name])
-            alone = name == FOLDED or handles.isdisjoint(digest.to)
-            for handle, recipient in config.recipients.items():
-                his = not digest.to or handle.lower() in digest.to
-                if alone and digest.to or his and self.state.known[recipient] >= digest.first:
-                    try:
-                        os.link(self.spool.path("to", gone, name),
-                                self.spool.path("to", recipient, name))
-                        sync_directory(self.spool.path("to", recipient))
-                    except FileExistsError:  # from before a crash; or a second backlog
-                        if name == FOLDED:
-                            told = compose(digest, "", time.time())
-                            whom = [config.handle(recipient)]
-                            self.spool.add(Alert(told, time.time(), short_host_name(), whom))
-            self.remove(gone, name)
-        with ignoring(OSError):
-            os.rmdir(self.spool.path("to", gone))
-
-    def remove(self, recipient: str, name: str) -> None:
-        """Remove what needs nothing more.  Where that cannot be, as on a disk that has become
-        read-only, nothing goes for an hour: or it would go again and again."""
-        try:
-            with ignoring(FileNotFoundError):
-                os.unlink(self.spool.path("to", recipient, name))
-        except OSError as error:
-            self.stop(recipient, error)
-
-    def stop(self, recipient: str, error: OSError) -> None:
-        """Have nothing go for an hour, as what went cannot be told from what did not."""
-        words = f"what X was given cannot be removed from the queue: {lower(error)}"
-        scope = recipient * (recipient in self.config.recipients.values())
-        self.state.hold(scope, SLOW[-1:], KEPT, words, "mend the disk or its directory")
-
-    def gather(self, recipient: str, names: Iterable[str]) -> Digest:
-        """What is in these files of a recipient."""
-        digest = Digest()
-        for name in sorted(names, key=lambda name: (name != FOLDED, name)):
-            if name in digest.counted:  # from before a crash
-                self.remove(recipient, name)
-            else:
-                self.spool.count_in(digest, recipient, name)
-        return digest
-
-    def fold(self, recipient: str) -> None:
-        """Count what the next DM would not quote into one file: memory and disk stay bounded."""
-        names = self.spool.names("to", recipient)
-        quoted = self.gather(recipient, names).shown()
-        rest = self.gather(recipient, set(names) - quoted)
-        names = [name for name in rest.names() if name != FOLDED]
-        with ignoring(OSError):  # a full disk: then the next DM is made of all the files
-            self.spool.write(rest.dump(names), "to", recipient, FOLDED)
+    def take_in(self) -> None:
+        """Read what was accepted since, each file once."""
+        self.unread = None
+        for place in self.served:
+            try:
+                names = sorted(set(place.names("new")) - self.known)
+            except OSError as error:
+                self.unread, names = error, []
             for name in names:
-                self.remove(recipient, name)
+                try:
+                    alert = place.read(name)
+                except OSError as error:  # it may pass
+                    self.unread = error
+                    continue
+                self.known.add(name)
+                if not self.batches or not self.batches[-1].is_open():
+                    self.batches.append(Batch(Digest()))
+                self.batches[-1].digest.add(alert)
+                self.batches[-1].names.append(name)
+        if sum(len(batch.names) for batch in self.batches) >= self.fold_at:
+            self.fold()
+
+    def fold(self) -> None:
+        """Write the digests down, in which all files then are: memory and disk stay bounded.  Where
+        that cannot be, the files stay."""
+        disk, names = self.places[0], self.done.union(*(batch.names for batch in self.batches))
+        data = {"names": sorted(names), "digests": [it.digest.dump() for it in self.batches]}
+        self.fold_at += FOLD
+        if disk not in self.served:
+            return
+        with ignoring(OSError):
+            if self.batches:
+                disk.write(json.dumps(data, ensure_ascii=False), FOLDED)
+            elif os.path.lexists(disk.path(FOLDED)):
+                os.unlink(disk.path(FOLDED))
+            self.folded, self.stale, self.fold_at = bool(self.batches), False, FOLD
+            self.done = names
+            for batch in self.batches:
+                batch.names = []
+
+    def clear(self) -> None:
+        """Remove what needs nothing more.  What cannot be removed is tried again, and not sent."""
+        if self.stale:
+            self.fold()
+        for name in sorted(self.done):
+            with ignoring(OSError):
+                for path in [place.path("new", name) for place in self.places]:
+                    if os.path.lexists(path):
+                        os.unlink(path)
+                self.done.remove(name)
+                self.known.remove(name)
+
+    def finish(self, batch: Batch) -> None:
+        """A round is over: forget what it was made of.  Who waits knows by the state that it went,
+        so that is written first."""
+        self.batches.remove(batch)
+        self.save()
+        self.stale = self.folded
+        self.done.update(batch.names)
+        self.clear()
+
+    def save(self) -> None:
+        self.kept = self.state.save(self.served or self.places)
 
     # -- delivering
 
-    def post(self, config: Config, recipient: str, text: str) -> Outcome:
-        """Give one DM to X, unless the account has to wait."""
-        if self.state.wait("").due(time.time()) > time.time():
-            return Outcome("held")
-        self.answer = ask_as_account(config, "create_direct_message",
-                                     participant_id=recipient, text=text)
-        now = time.time()
-        outcome = judge(self.answer, config.account, now)
+    def attempt(self) -> None:
+        """Give the first batch to those who have not got it.  Raises Problem where a person has to
+        act before that can be."""
+        self.tried = self.untold = True
+        require_config(self.config.path)
+        self.config = config = read_config(self.config.path).check()
+        import_tweepy()
+        self.state.end(*set(self.state.waits).difference(config.ids, (X, PACE)))
+        batch, now, self.posted, self.failed = self.batches[0], time.time(), 0, None
+        for recipient in config.ids:
+            had = recipient in batch.took or self.state.wait(recipient).until > now
+            if not had and not self.deliver(batch, recipient):
+                break
+        if self.posted:
+            self.pace(time.time())
+        if self.failed:
+            self.state.hold(X, self.failed.kind, RETRY, self.failed)
+        missing = set(config.ids).difference(batch.took, self.state.waits)
+        if batch in self.batches and batch.took and not missing:
+            report(f"{plural(batch.digest.count)} delivered to "
+                   + at(map(config.handle, sorted(batch.took))))
+            self.finish(batch)
+
+    def post(self, recipient: str, text: str) -> str:
+        """Give one DM to X, and hold what its answer says has to wait.  Returns the kind of it."""
+        answer = ask_as_account(self.config, "create_direct_message",
+                                participant_id=recipient, text=text)
+        now, state = time.time(), self.state
+        outcome, limit = judge(answer, self.config.account, now), (limit_wait(answer.headers, now),)
         if outcome.kind == "delivered":
-            self.posted, self.state.delivered = self.posted + 1, now
-            self.state.sent = [m for m in self.state.sent if now - DAY < m <= now] + [now]
-            self.state.waits.pop("", None)
-            used_up = [s for _, left, s in allowances(self.answer.headers, now) if left == 0]
-            if used_up:
-                self.state.hold("", (max(used_up),), 0, X_LIMIT)
-        return outcome
+            self.posted, state.delivered = self.posted + 1, now
+            self.limits = allowances(answer.headers, now)
+            state.end(X, recipient)
+            if any(left == 0 for _, left, _ in self.limits):
+                state.hold(X, "limit", limit, Outcome("limit", X_LIMIT))
+            return "delivered"
+        report(f"not delivered to @{self.config.handle(recipient)}: {outcome.words}")
+        if outcome.kind == "recipient":
+            self.refuse(recipient, outcome)
+        elif outcome.kind in STEPS:
+            state.hold(X, outcome.kind, STEPS[outcome.kind] or limit, outcome)
+        else:
+            self.failed = outcome
+        return outcome.kind
 
-    def deliver(self, config: Config, recipient: str) -> None:
-        """Give a recipient all it has not got, in one DM.
+    def pace(self, now: float) -> None:
+        """Count a round, and set when the next one may go: a DM to each recipient."""
+        old = [one for one in self.state.rounds if now - DAY < one["at"] <= now]
+        self.state.rounds = [*old, {"at": now, "dms": self.posted}]
+        seconds, why = round_wait(self.state.rounds, len(self.config.ids), self.config.interval,
+                                  self.limits, now)
+        if not self.is_held():
+            self.state.hold(PACE, "pace", (seconds,), Outcome("pace", why))
 
-        Where it may be the text that X refuses, a plain notice in its place tells.  If that is
-        taken, what X will not take is sought by halving: all else goes, in parts, and it is put
-        aside as refused.
-        """
-        sought = self.state.sought.get(recipient, [])
-        fresh = set(self.spool.names("to", recipient)).difference(*sought)
-        parts = [newest := self.gather(recipient, fresh)]
-        parts += [self.gather(recipient, names) for names in sought]
-        # aside: the beginning of what was put aside since X took anything
-        proved, refusals, aside = False, 0, ""
-        while parts:
-            part = parts.pop(0)
-            if not part.count:
-                continue
-            if proved:
-                self.state.sought[recipient] = [it.names() for it in (part, *parts)]
-            outcome = self.post(config, recipient, compose(part, config.host, time.time()))
-            if outcome.kind == "delivered":
-                self.settle(config, recipient, part, "delivered in one DM")
-                refusals, aside = 0, ""
-                continue
-            often = proved or self.state.wait(recipient).failures + 1 >= TRIES
-            if outcome.kind != "unclear" and not (outcome.kind == "retry" and often):
-                return self.defer(config, recipient, outcome)
-            refusals += 1
-            head = part.kinds[0].head if part.kinds else FOLDED
-            if not proved or aside not in ("", head):  # or does X take nothing by now?
-                told = self.post(config, recipient, notice(part, config))
-                if told.kind != "delivered":
-                    return self.defer(config, recipient, told)
-                proved, aside = True, ""
-            names, one_kind = part.names(), len(part.kinds) == 1
-            if middle := len(names) // 2 if refusals <= PARTS or not one_kind else 0:
-                halves = [self.gather(recipient, half) for half in (names[:middle], names[middle:])]
-                # first, all else goes, and who adds to what is refused does not keep it back
-                late = one_kind or bool(sought) and part is newest
-                parts = parts + halves if late else halves + parts
-                continue
-            # of many the newest, alone, tells whether all are like it
-            one = self.gather(recipient, names[-1:])
-            again = self.post(config, recipient, compose(one, config.host, time.time()))
-            if again.kind == "delivered":  # they are not, or it was a passing fault
-                self.settle(config, recipient, one, "delivered in one DM")
-                parts.append(self.gather(recipient, names[:-1]))
-                refusals = 0
-            elif again.kind != outcome.kind or (
-                again.kind == "retry"
-                and self.post(config, recipient, notice(part, config)).kind != "delivered"
-            ):  # by now X takes nothing
-                return self.defer(config, recipient, again)
-            else:
-                try:
-                    self.put_aside(config, recipient, part, again)
-                except OSError as error:
-                    return self.stop(recipient, error)
-                aside = head
-        self.state.sought.pop(recipient, None)
+    def refuse(self, recipient: str, outcome: Outcome) -> None:
+        """A recipient refuses us, as X deals with the account: that holds up nobody, and is tried
+        again in later rounds."""
+        self.failed = None
+        if not self.is_held():
+            self.state.end(X)
+        self.state.hold(recipient, "recipient", SLOW, outcome)
 
-    def settle(self, config: Config, recipient: str, part: Digest, what: str) -> None:
-        """Remove what needs nothing more, and tell of it."""
-        self.state.waits.pop(recipient, None)
-        self.state.save()  # first: it is by this that a `send` which waits knows
-        for name in part.names():
-            self.remove(recipient, name)
-        report(f"{plural(part.count)} for @{config.handle(recipient)}: {what}")
+    def is_held(self) -> bool:  # X does not deal with the account now
+        return self.state.wait(X).until > time.time()
 
-    def put_aside(self, config: Config, recipient: str, part: Digest, outcome: Outcome) -> None:
-        """Keep alerts that X refuses where a person can read them, out of the way of the others.
-        Raises OSError."""
-        why = f"for @{config.handle(recipient)}: {outcome.error}"
-        for name in part.names():
-            alert = self.spool.read("to", recipient, name) if name != FOLDED else None
-            if alert is None:
-                aside = f"{int(part.first * 1e9):019d}.{name}"
-                alert = Alert(compose(part, "", time.time()), part.first, "", name=aside)
-            before = self.spool.read("refused", alert.name)  # for another recipient
-            known = before.why if before and why not in before.why else ""
-            alert.why = f"{known}; {why}" if known else why
-            make_directory(self.spool.path("refused"))
-            try:  # with its reason from the first moment, as a `send` may wait for it
-                self.spool.write(alert.dump(), "refused", alert.name)
-            except OSError:  # on a full disk it is moved, but not told why
-                os.rename(self.spool.path("to", recipient, name),
-                          self.spool.path("refused", alert.name))
-        self.settle(config, recipient, part, outcome.words + "; put aside")
+    def deliver(self, batch: Batch, recipient: str) -> bool:
+        """Give a batch to a recipient.  Where it may be the text that X refuses, a plain notice in
+        its place tells.  Returns whether the others are to be tried, too."""
+        before, text = self.state.wait(X), self.text_of(batch, recipient)
+        often = before.kind in ("retry", "away") and before.failures + 1 >= TRIES
+        kind, outcome = self.post(recipient, text), self.failed
+        if outcome and (kind == "unclear" or often or kind == batch.sought):
+            if batch.took:  # the text is not at fault
+                self.refuse(recipient, outcome)
+                return True
+            if kind == batch.sought and len(batch.digest.kinds) > 1:
+                return self.divide(batch, text, recipient)
+            kind = self.post(recipient, self.text_of(self.notice(batch), recipient))
+            if kind == "unclear":
+                self.refuse(recipient, outcome)
+            if kind != "delivered":
+                return not self.is_held()
+            self.failed = None
+            if self.is_held():  # the notice took the last DM of X's limit
+                return False
+            kind = self.post(recipient, text)
+            if self.failed:
+                return self.divide(batch, text, recipient)
+        if kind == "delivered":
+            batch.took.add(recipient)
+        return not self.is_held()
 
-    def defer(self, config: Config, recipient: str, outcome: Outcome) -> None:
-        """Record why the account or a recipient has to wait, and how long."""
-        if outcome.kind == "held":
-            return
-        if outcome.kind in ("recipient", "unclear"):
-            self.state.waits.pop("", None)  # X deals with the account
-        steps = {"retry": RETRY, "cap": SLOW[1:],
-                 "limit": (limit_wait(self.answer.headers, time.time()),)}
-        scope = "" if outcome.kind in ("limit", "cap", "account") else recipient
-        whose = f"@{config.handle(recipient)}: " * (outcome.kind in ("recipient", "unclear"))
-        seconds = self.state.hold(scope, steps.get(outcome.kind, SLOW), outcome.status,
-                                  whose + outcome.error, outcome.hint)
-        self.note()
-        report(f"for @{config.handle(recipient)}: {outcome.words};"
-               f" next attempt in {seconds:.0f} s")
+    def divide(self, batch: Batch, text: str, recipient: str) -> bool:
+        """X does not take this text: halve it, by kinds, until what it will not take is found, of
+        which the other recipients hear, too.  Returns False, as nobody else is to be given it."""
+        outcome, self.failed, now = self.failed or Outcome("unclear"), None, time.time()
+        self.refusals = [at for at in self.refusals if now - HOUR < at] + [now]
+        if len(batch.digest.kinds) > 1 and len(self.refusals) <= REFUSALS:
+            halves = [Batch(half, outcome.kind) for half in batch.digest.halves()]
+            halves[-1].names = batch.names  # they go when the last part is through
+            place = self.batches.index(batch)
+            self.batches[place : place + 1] = halves
+            return False
+        kept = sum(len(place.names("refused")) for place in self.served)
+        self.state.dropped = self.state.dropped + 1 if kept >= ASIDE else 0
+        name = f"{int(batch.digest.first * 1e9):019d}.{os.getpid()}.{time.time_ns()}"
+        data = f"refused: X does not take this text: {outcome.error}\n\n{text}"
+        if kept < ASIDE and not write_anywhere(self.served, data, "refused", name):
+            raise OSError("what X refused cannot be put aside")
+        told = self.notice(batch)  # of which the others are to hear, too
+        told.took.add(recipient)
+        self.batches.insert(0, told)
+        self.finish(batch)
+        return False
 
-    def pace(self, config: Config, dms: int) -> None:
-        """Set when the next round may go: a DM to each recipient who has something by then."""
-        now, before = time.time(), self.state.wait("pace")
-        quiet = 2 * max(config.interval, before.until - before.began)
-        self.state.burst = 1 + self.state.burst * (0 <= now - before.began <= quiet)
-        told = allowances(self.answer.headers, now)
-        limits = told + own_count(self.state.sent, now, told=bool(told))
-        seconds, why = round_wait(self.state.burst, dms, config.interval, limits)
-        self.state.hold("pace", (seconds,), 0, why)
+    def text_of(self, batch: Batch, recipient: str = "") -> str:
+        """The DM of a batch, which says who else does not get it."""
+        notes = [f"not to @{self.config.handle(other)}: {wait.error}"
+                 for other, wait in self.state.refusing(self.config.ids).items()
+                 if other != recipient]
+        return compose(batch.digest, self.config.host, time.time(), "; ".join(notes)[:300])
+
+    def notice(self, batch: Batch) -> Batch:
+        """What is sent in the place of a text that X may refuse."""
+        now, digest, told = time.time(), batch.digest, Batch(Digest())
+        words = (f"X does not take a DM about {plural(digest.count)} of {clock(digest.first, now)}:"
+                 " what it will not take is put aside; to read it, run there, as"
+                 f" {user_name(os.geteuid())}: bird_sentinel status")
+        told.digest.add(Alert(words, now, short_host_name()))
+        return told
 
     # -- telling a person
 
-    def note(self) -> dict[str, tuple[str, str, str]]:
-        """Write `trouble` while a person has to act, and then the state that says no less.  Returns
-        what that person has to hear of, by a name of its own: in words, with a hint, and whose DMs
-        do not go ("": nobody's)."""
-        now, waits, found = time.time(), self.state.waits, {}
-        for scope, wait in waits.items():
-            if wait.status in (REFUSED, CONFIG) or scope == "fault":
-                name = scope + re.sub(r"\d+", "", wait.error.partition(" (X says")[0])
-                found[name] = wait.error, wait.hint, scope
-        held = [w for w in waits.values() if w.status or w.error == X_LIMIT and w.due(now) > now]
-        oldest = pending_in(self.spool)[1] if held and not found else now
-        if now - oldest >= LATE:
-            wait = max(held, key=lambda wait: wait.began)
-            found["late"] = f"alerts wait since {clock(oldest, now)}: {wait.error}", wait.hint, ""
+    def fail(self, error: Exception) -> None:
+        """Something is wrong with the config, or with us: have a person hear of it."""
+        before, self.tried, self.untold = self.state.wait(X).error, True, True
+        told = Outcome("fault", f"the worker failed ({type(error).__name__})",
+                       "if it lasts, please report it", lower(error))
+        if isinstance(error, Problem):
+            told = Outcome("config", error.message, error.hint)
+        self.state.hold(X, told.kind, RETRY[2:7] if told.kind == "fault" else (MINUTE,), told)
+        if told.error != before:  # of an exception, syslog is to know no more than its name
+            report(told.words)
 
-        text = "".join(f"{words}\nhint: {hint}\n" for words, hint, _ in found.values()).encode()
-        with ignoring(OSError):
-            if text and text != self.noted:
-                self.spool.write(text, "trouble")
-            elif not text:
-                os.unlink(self.spool.path("trouble"))
-            self.noted = text
-        self.state.save()
+    def oldest(self) -> float:  # when the oldest was sent that is pending
+        return min((batch.digest.first for batch in self.batches), default=time.time())
+
+    def troubles(self) -> dict[str, str]:
+        """What a person has to hear of, by a key of its own."""
+        found, x, oldest = {}, self.state.wait(X), self.oldest()
+        for scope, wait in self.state.refusing(self.config.ids).items():
+            found[scope] = (f"DMs to @{self.config.handle(scope)} do not go out: {wait.error}\n"
+                            f"hint: {wait.hint}")
+        why = f"{x.error}\nhint: {x.hint}"
+        if x.status > KEPT or x.kind == "fault":
+            found[x.kind + x.hint] = f"DMs do not go out: {why}"
+        elif x.status == KEPT and time.time() - oldest >= LATE:
+            found["late"] = (f"DMs do not go out, alerts wait since {clock(oldest, time.time())}:"
+                             f" {why}")
         return found
 
-    def tell_of_trouble(self) -> None:
-        """Run on_trouble: once when a trouble begins, with the digest that waits, and once when DMs
-        flow again."""
-        found = self.note()
-        new = found.keys() - set(self.state.told)
-        over = (set(self.state.told) - found.keys()
-                and (self.posted or not found and not self.pending()))
-        self.state.told = list(found) if found or over else self.state.told
-        self.state.save()  # first: a command that ends us must not be run again and again
-        command = self.config.delivery.get("on_trouble")
-        if command and (new or over):
-            host, now = self.config.host or short_host_name(), time.time()
-            who = f"bird_sentinel of {user_name(os.geteuid())} on {host}"
-            last = "".join(f"; but still: {words}" for words, *_ in found.values())
-            told = f"{who}: DMs {'go out again' + last if over else 'do not go out'}\n"
-            for words, hint, scope in (found[name] for name in sorted(new)):
-                waiting: list[str] = []
-                seen: set[str] = set()
-                for recipient in [scope] if scope.isdecimal() else self.waiting():
-                    names = set(self.spool.names("to", recipient)) - seen  # each once
-                    seen |= names - {FOLDED}
-                    part = self.gather(recipient, names)
-                    waiting += [compose(part, host, now)] * (part.count > 0)
-                told += "\n".join([words, advise(hint, self.config_path), "", *waiting, ""])
-            run_command(command, told)
+    def tell(self) -> None:
+        """Run on_trouble: once when a trouble begins, with the digest that waits, and once when all
+        is well again; again with the next attempt where it fails."""
+        state, command, found = self.state, self.config.delivery.get("on_trouble"), self.troubles()
+        new = [words for key, words in found.items() if key not in state.told]
+        if found:
+            state.told = [key for key in state.told if key in found]
+        over = state.told and not found and self.posted
+        if command and (new or over) and (self.untold or "late" in found):
+            self.untold = False
+            self.save()  # first: a command that ends us must not be run again and again
+            who = f"bird_sentinel of {user_name(os.geteuid())} on"
+            told = [f"{who} {self.config.host or short_host_name()}: "
+                    + ("\n".join(new) or "DMs go out again")]
+            told += map(self.text_of, self.batches)
+            if run_command(command, "\n\n".join(told) + "\n"):
+                state.told = list(found)
 
+    # -- its life
 
-def notice(part: Digest, config: Config) -> str:
-    """What is sent in the place of a text that X may refuse."""
-    now = time.time()
-    read = advise("bird_sentinel status", config.path)
-    return (f"[{config.host or short_host_name()} {clock(now, now)}] X does not take a DM about"
-            f" {plural(part.count)} of {clock(part.first, now)}: what it will not take is put"
-            f" aside; to read it, run there, as {user_name(os.geteuid())}: {read}")
+    def look(self) -> float:
+        """Do what is due.  Returns the seconds until there is more to do.  Whatever goes wrong is
+        told, and what is pending goes on being tried."""
+        for step in (self.take, self.take_in, self.attempt, self.clear, self.tell):
+            try:
+                if step != self.attempt or self.due() <= time.time():
+                    step()
+            except Exception as error:
+                self.fail(error)
+        if self.unread and not self.batches:
+            self.fail(self.unread)
+        if not self.batches:  # what a person ended, by authorize, is no trouble any more
+            self.state.end(*(scope for scope, it in self.state.waits.items() if not it.until))
+        self.save()
+        return max(0.0, self.due() - time.time())
 
+    def due(self) -> float:
+        """When the next attempt is.  What has begun keeps to no pace."""
+        if self.unread and not self.batches:
+            return self.state.wait(X).until
+        if not self.batches:
+            return time.time() + MINUTE  # for what could not be removed
+        return self.state.holding(self.config.ids, self.batches[0].is_open()).until
 
-def run_worker(config_path: str, root: str, insist: bool) -> int:
-    """Deliver until the queue is empty.  With `insist` another worker gives way, and all waits are
-    over: X's own, too, for one attempt."""
-    os.closerange(3, 1 << 16)
-    os.chdir("/")
-    spool = Spool(root)
-    lock = take_lock(spool, insist)
-    while lock is not None:  # until nothing is left, or another takes over
-        worker = Worker(config_path, spool)
-        for held in worker.state.waits.values():
-            held.until *= not insist
-        path = spool.clear(stat.S_ISFIFO, "trigger")
-        with ignoring(FileExistsError):
-            os.mkfifo(path, 0o600)
-        # for writing too: so there is always a writer, and no end of file
-        trigger = os.open(path, os.O_RDWR | PLAIN)
-        wait: float | None = 0.0
-        insist = gives_way = False
-        while wait is not None and not gives_way:
-            wait = worker.look()
+    def may_let_go(self) -> bool:
+        """Whether a worker in other surroundings may do better, and finds on the disk all that this
+        one knows."""
+        begun = self.done or self.stale or not all(batch.is_open() for batch in self.batches)
+        return self.tried and self.kept and not begun and self.state.wait(X).kind in ELSEWHERE
+
+    def serve(self, letter: bytes) -> float:
+        """Look until nothing is pending; or let go, and return the seconds until the next try."""
+        self.state = State(self.served)
+        if letter == NOW:
+            self.state.hurry()
+        with ignoring(Problem):
+            self.config = read_config(self.config.path)
+        # what a process left that was killed while it wrote goes when it is a day old
+        old = [place.path("tmp", name) for place in self.served for name in place.names("tmp")]
+        for path in [self.config.unfinished, *old]:
+            with ignoring(OSError):
+                if os.stat(path).st_mtime < time.time() - DAY:
+                    os.unlink(path)
+        while True:
+            wait = self.look()
+            if not self.batches and not self.done and not self.stale and not self.unread:
+                return 0.0
+            late = self.oldest() + LATE - time.time()
+            wait = min(wait, late) if late > 0 else wait  # that is to be told then
+            if self.may_let_go():
+                return max(wait, 0.1)
+            triggers = [place.trigger for place in self.served if place.trigger]
             # a minute at the most, as the clock may jump
-            if wait is not None and select.select([trigger], [], [], min(wait, MINUTE))[0]:
+            ready = select.select(triggers, [], [], min(wait, MINUTE if triggers else 1.0))[0]
+            if ready:
                 time.sleep(0.2)  # one look for many that pull at once
-                gives_way = b"g" in os.read(trigger, 1 << 16)
-        # whoever pulls from here on finds nobody, and starts another; whoever did before is seen
-        os.close(trigger)
-        if gives_way:
-            os.close(lock)
-            time.sleep(0.2)
-            lock = take_lock(spool, False)  # None, unless the other has given up
-        elif not worker.pending():
-            break
-    return DELIVERED
+            if any([NOW in (trigger.read(1 << 16) or b"") for trigger in ready]):
+                self.state.hurry()
 
 
-def take_lock(spool: Spool, insist: bool) -> int | None:
-    """Return a descriptor that holds the lock of the one worker; None where another runs, which
-    then looks at the queue.  With `insist`, that one is asked to give way."""
+def run_worker(config_path: str, letter: bytes) -> int:
+    """Deliver until the queue is empty.  NOW: all waits are over, X's own, too, for one attempt."""
+    worker = Worker(config_path)
     try:
-        lock = os.open(
-            spool.clear(stat.S_ISREG, "lock"), os.O_RDWR | os.O_CREAT | PLAIN, 0o600
-        )
-    except OSError as error:
-        report(f"the queue {spool.root} cannot be worked on: {lower(error)}")
-        return None
-    for _ in range((60 * CALL if insist else 5) * 50):  # the other one may have much to ask X
-        with ignoring(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        # where nobody listens, the other one is just beginning or just ending
-        if spool.pull(b"g" if insist else b"l") and not insist:
-            break
-        time.sleep(0.02)
-    os.close(lock)
-    return None
+        os.closerange(3, 1 << 16)
+        os.chdir("/")
+        while True:
+            worker.take()
+            if not worker.served:  # another one is at it, and looks once more before it ends
+                return DELIVERED
+            seconds, letter = worker.serve(letter), LOOK
+            for place in worker.places:
+                place.release()
+            # whoever stored before nobody read the trigger is seen
+            if not seconds and all(worker.known.issuperset(place.names("new"))
+                                   for place in worker.served):
+                return DELIVERED
+            time.sleep(seconds)
+            worker = Worker(config_path)
+    except Exception as error:
+        worker.fail(error)
+        worker.save()
+    return KEPT
 
 
 # ---- authorize: once, with a PIN ---------------------------------------------------------------
@@ -1908,33 +1702,58 @@ def at_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def ask(question: str, hidden: bool = False) -> str:
-    """Return one line of standard input; at a terminal, ask for it first.  Raises Problem where it
-    ends."""
-    answer, hidden = "", hidden and at_terminal()
-    with ignoring(EOFError, AttributeError, OSError):
-        if at_terminal() and not hidden:
-            print(question, end="", file=sys.stderr, flush=True)
-        answer = getpass.getpass(question) + "\n" if hidden else sys.stdin.readline()
-    if not answer:
-        raise Problem(USAGE, f"no answer to: {question.strip().rstrip(':')}")
-    return answer.strip()
+def ask(question: str, parse: Callable[[str], Any], hidden: bool = False) -> Any:
+    """Return what `parse` makes of one line of standard input; at a terminal, ask again where that
+    raises Problem.  Raises Problem where a script's answer is wrong, or there is none."""
+    while True:
+        answer = ""
+        with ignoring(EOFError, AttributeError, OSError):
+            if at_terminal() and hidden:
+                answer = getpass.getpass(question) + "\n"
+                show(f"  ({plural(len(answer.strip()), 'character')})", sys.stderr)
+            else:
+                if at_terminal():
+                    print(question, end="", file=sys.stderr, flush=True)
+                answer = sys.stdin.readline()
+        if not answer:
+            raise Problem(USAGE, f"no answer to: {question.strip().rstrip(':')}")
+        try:
+            return parse(answer.strip())
+        except Problem as problem:
+            if not at_terminal():
+                raise
+            say("error", problem.message)
 
 
-def named(words: str) -> list[str]:
-    """Handles from what a person typed; raises Problem."""
-    handles = [word.lstrip("@") or word for word in words.replace(",", " ").split()]
-    for handle in handles or ["no word"]:
+def handles_in(words: str) -> list[str]:
+    """The handles that a person typed, with or without @, or by their addresses on x.com; raises
+    Problem."""
+    address = r"(?i)^(?:https?://)?(?:www\.|mobile\.)?(?:x|twitter)\.com/|^@|[/?].*$"
+    handles = [re.sub(address, "", word) for word in words.replace(",", " ").split()]
+    for handle in handles or [""]:
         if not re.fullmatch(HANDLE, handle):
-            raise Problem(USAGE, f"{handle} is not a handle on X",
+            raise Problem(USAGE, f"'{handle}' is not a handle on X",
                           "a handle is letters, digits and underscores: @oncall_1")
     return handles
 
 
+def key_in(words: str) -> str:
+    if not re.fullmatch(KEY, words):
+        raise Problem(USAGE, "this is no key: copy it whole from X's developer portal")
+    return words
+
+
+def pin_in(words: str) -> str:
+    """A person's slip costs no page; what a script gives is X's to judge."""
+    if at_terminal() and not re.fullmatch(r"[\d ]{4,20}", words):
+        raise Problem(USAGE, "a PIN is the digits which the page shows once the app is authorized")
+    return "".join(words.split()) or "none"
+
+
 def ask_oauth(config: Config, pair: list[str], token: Mapping[str, str], pin: str) -> Any:
     """One step of OAuth 1.0a with tweepy's own handler (docs.x.com, "PIN-based OAuth"); without a
-    token: return a request token, with it and a PIN: the access token and its secret; None where
-    X does not accept the PIN.  Raises Problem."""
+    token: return the page to open and a request token, with it and a PIN: the access token and its
+    secret; None where X does not accept the keys or the PIN.  Raises Problem."""
 
     def action(tweepy: Any, _: object) -> Any:
         handler = tweepy.OAuth1UserHandler(*pair, callback="oob")
@@ -1949,40 +1768,66 @@ def ask_oauth(config: Config, pair: list[str], token: Mapping[str, str], pin: st
     if answer.body.strip()[:1] not in "<{":  # here X says it in plain words; a page is not X's
         answer.body = json.dumps({"detail": answer.body})
     outcome = judge(answer, dict(zip(KEYS, [*pair, *token.values()])), time.time())
-    words, hint = outcome.error or UNCLEAR, outcome.hint * (outcome.kind == "account")
-    if hint == AGAIN:
-        if token:
-            return None
-        words = "X does not accept the consumer key and secret"
-        hint = ("copy both anew, or, as X shows them once, regenerate them " + PORTAL
-                + f"; where {config.path} has them, take them out there")
-    raise Problem(outcome.status or KEPT, words, hint or "try again later: bird_sentinel authorize")
+    if outcome.hint == AGAIN:
+        return None
+    raise not_answered("", outcome)
 
 
-def walk_pin_flow(config: Config, pair: list[str]) -> list[str]:
+def not_answered(who: str, outcome: Outcome) -> Problem:
+    """What to tell where X does not say what authorize wants to know."""
+    hint = f"{outcome.hint}; then: {AUTHORIZE}" if outcome.hint else f"try again: {AUTHORIZE}"
+    return Problem(outcome.status or KEPT, who + (outcome.error or "X's answer cannot be read"),
+                   hint)
+
+
+def ask_for_keys(config: Config) -> tuple[list[str], Any]:
+    """The consumer key and secret, from the environment, the config or a person, as X accepts them;
+    and a request token.  Raises Problem."""
+    found = [os.environ.get(variable) or config.account.get(name, "")
+             for name, variable in zip(KEYS, GIVEN)]
+    asked = False
+    while True:
+        if not all(re.fullmatch(KEY, key) for key in found):
+            asked = True
+            found = [ask(name.replace("_", " ") + ": ", key_in, hidden=True) for name in KEYS[:2]]
+        answer = ask_oauth(config, found, {}, "")
+        if answer:
+            return found, answer[1]
+        refused = Problem(REFUSED, "X does not accept this consumer key and secret",
+                          "copy both anew, the key first; or, as X shows them once, regenerate them"
+                          f" {PORTAL}")
+        if os.environ.get(GIVEN[0]) or asked and not at_terminal():
+            raise refused
+        if not asked:
+            refused.message = "X no longer accepts the saved consumer key and secret"
+        say("error", refused.message)
+        say("hint", refused.hint)
+        found = [""]
+
+
+def walk_pin_flow(config: Config, pair: list[str], token: Mapping[str, str]) -> list[str]:
     """Have a person authorize the app.  Returns the access token and its secret; raises Problem."""
-    for left in (2, 1, 0):
-        token = ask_oauth(config, pair, {}, "")[1]
+    for again in (True, True, False):
         page = f"https://api.x.com/oauth/authorize?oauth_token={token['oauth_token']}"
-        show("As the account that is to send the alerts, open this page and authorize the app:")
-        show(f"  {page}&force_login=true")
-        access = ask_oauth(config, pair, token, "".join(ask("PIN: ").split()) or "none")
+        show("As the account that is to send the alerts, open this page and authorize the app:\n"
+             f"  {page}&force_login=true")
+        access = ask_oauth(config, pair, token, ask("PIN: ", pin_in))
         if access:
             return list(access)
-        say("error", "X does not accept this PIN" + ", here is a new page" * (left > 0))
+        if again:
+            say("error", "X does not accept this PIN, here is a new page")
+            token = ask_oauth(config, pair, {}, "")[1]
     raise Problem(REFUSED, "three PINs were not accepted; nothing was changed", AGAIN)
 
 
-def look_up(
-    config: Config, handle: str = "", wanted: Iterable[str] = ()
-) -> tuple[dict[str, Any], str]:
+def look_up(config: Config, handle: str = "") -> tuple[dict[str, Any], str]:
     """What X says of a handle, or of our own account: username, id, receives_your_dm (docs.x.com,
     "User lookup"; a cent each); and our token's access level.  {} where there is no such handle.
-    Raises Problem, which names those that are `wanted`."""
+    Raises Problem."""
+    show(f"Asking X about {'@' + handle if handle else 'the account'}.")
     answer = (
         ask_as_account(config, "get_user", username=handle, user_fields=["receives_your_dm"])
-        if handle else ask_as_account(config, "get_me")
-    )
+        if handle else ask_as_account(config, "get_me"))
     body, level = answer.json(), answer.headers.get("x-access-level", "")
     user = body.get("data") if isinstance(body, dict) and answer.status == 200 else None
     if isinstance(user, dict) and re.fullmatch(
@@ -1992,41 +1837,35 @@ def look_up(
     if handle and isinstance(body, dict) and answer.status in (200, 400, 404):
         return {}, level
     outcome = judge(answer, config.account, time.time())
-    who = f"@{handle}" if handle else "the account"
-    hint = f"{outcome.hint}; " * (outcome.kind == "account") + "the keys are saved, so later no PIN"
-    raise Problem(outcome.status or KEPT,
-                  f"{who} could not be looked up: {outcome.error or UNCLEAR}",
-                  f"{hint} is needed: {' --to '.join([AUTHORIZE, *wanted])}")
+    raise not_answered(f"{'@' + handle if handle else 'the account'} could not be looked up: ",
+                       outcome)
 
 
-def look_up_recipient(config: Config, wanted: list[str]) -> tuple[str, str]:
-    """The first recipient's handle as X spells it, and its id; says what is in the way of its DMs.
-    Raises Problem, which names all that are `wanted`."""
-    handle, *others = wanted
-    user, sender = look_up(config, handle, wanted)[0], config.account["screen_name"]
-    if not user:
-        again = " --to ".join([AUTHORIZE, "HANDLE", *others])
-        raise Problem(USAGE, f"there is no account @{handle} on X",
-                      f"check the spelling, then, with no PIN: {again}")
-    name = user["username"]
+def add_recipient(config: Config, handle: str) -> str:
+    """Look a recipient up on X and save the id; at a terminal ask for another handle where there is
+    none such.  Returns the handle as X spells it; says what is in the way of its DMs.  Raises
+    Problem."""
+    user, wanted, sender = look_up(config, handle)[0], handle, config.account["screen_name"]
+    while not user:
+        missing = Problem(USAGE, f"there is no account @{wanted} on X",
+                          f"check the spelling, then, with no PIN: {ADD}")
+        if not at_terminal():
+            raise missing
+        say("error", missing.message)
+        wanted = ask("the right handle: ", handles_in)[0]
+        user, _ = look_up(config, wanted)
+    name = str(user["username"])
+    config.recipients = {other: i for other, i in config.recipients.items()
+                         if other.lower() not in (handle.lower(), name.lower())}
+    config.recipients[name] = user["id"]
+    config.save()  # at once, as the next one may fail
     if name.lower() == sender.lower():
         say("warning", f"@{name} is the account that sends: nobody gets a notification for that")
         say("hint", "name the account that is on your phone, and let another one send")
     elif user.get("receives_your_dm") is False:
         say("warning", f"@{name} does not accept DMs from @{sender} now")
         say("hint", f"have @{name} send @{sender} a DM first")
-    return name, user["id"]
-
-
-def require_writable(path: str) -> None:
-    """Raise Problem now if the config could not be saved later."""
-    directory = os.path.dirname(path)
-    while not os.path.exists(directory):
-        directory = os.path.dirname(directory)
-    require_ours(directory)
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise Problem(CONFIG, f"the config {path} could not be saved: {directory} is not writable",
-                      "run as who may write there, or name another with --config")
+    return name
 
 
 def keep_way_to_x(config: Config) -> None:
@@ -2039,102 +1878,143 @@ def keep_way_to_x(config: Config) -> None:
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     for name, used in (("proxy", proxies.get("https") or proxies.get("all")),
                        ("ca_bundle", bundle and os.path.abspath(bundle))):
-        if used:
-            config.delivery.setdefault(name, used)
+        if used and name not in config.delivery:
+            config.delivery[name] = used
+            show(f"In use, and kept for the worker: {config.setting(name)}")
 
 
 def authorize(options: Any) -> int:
     """Connect an account with this machine: keys, PIN, recipients, proof."""
     path = locate_config(options.config)
+    saved, wanted = "nothing was saved", handles_in(" ".join(options.to)) if options.to else []
     import_tweepy()
-    config = read_config(path)
-    require_writable(path)
-    keep_way_to_x(config)
-
-    # what a person has to tell; nothing on disk changes before X has said yes to it
-    wanted = named(" ".join(options.to)) if options.to else []
-    pair = []
-    for name, variable in zip(KEYS, GIVEN):
-        words, known = name.replace("_", " "), config.account.get(name, "")
-        given = os.environ.get(variable) or (
-            known if re.fullmatch(KEY, known) else ask(f"{words}: ", hidden=True))
-        pair.append(given)
-        if not re.fullmatch(KEY, given):
-            raise Problem(USAGE, f"this is no {words}", "copy it from X's developer portal, whole")
-    if not wanted and not config.recipients:
-        wanted = named(ask("recipients (handles, with spaces between): "))
-    me: dict[str, Any] = {}
-    old = [config.account.get(name, "") for name in KEYS]
-    began = wanted or not config.account.get("screen_name")  # with a PIN, but it did not get far
-    if began and pair == old[:2] and all(re.fullmatch(KEY, key) for key in old):
-        try:  # with tokens that X still accepts, no PIN is needed
-            me, level = look_up(config, wanted=wanted)
-        except Problem as problem:
-            if not problem.hint.startswith(AGAIN):
-                raise
-    if not me or level not in LEVELS:  # a token keeps the level that it was made with
-        config.account.update(zip(KEYS, pair + walk_pin_flow(config, pair)))
-        config.account["screen_name"] = ""
-        config.save()  # at once: a PIN is good for once
-        me, level = look_up(config, wanted=wanted)
-    config.account["screen_name"] = me["username"]
-    config.save()
-    if level not in LEVELS:
-        raise Problem(REFUSED, "the app has no permission to send DMs (its access level is "
-                      f"'{level}')", PERMISSION)
-
-    # who they are on X, once, so that a DM costs no look-up
-    for place in range(len(wanted)):
-        name, recipient = look_up_recipient(config, wanted[place:])
-        others = {h: i for h, i in config.recipients.items() if h.lower() != name.lower()}
-        config.recipients = {**others, name: recipient}
-        config.save()  # at once, as the next one may fail
-    config = read_config(path).check()
-    show(f"Authorized as @{config.account['screen_name']}; the keys are in {path}.")
+    config, directory = read_config(path), os.path.dirname(path)
+    while not os.path.exists(directory):
+        directory = os.path.dirname(directory)
+    require_ours(directory)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise Problem(CONFIG, f"the config {path} could not be saved: {directory} is not writable",
+                      "run as who may write there, or name another with --config")
+    first = not config.account.get("access_token")
     try:
-        prove(config, choose(config, wanted), not options.no_test)
+        keep_way_to_x(config)
+        me = saved_account(config)
+        if me and not wanted and not config.unknown():
+            show(f"The saved keys work, for @{me['username']}. What follows gets new ones, perhaps"
+                 f" for another account;\nCtrl-C leaves all as it is. To add a recipient: {ADD}")
+            me = {}
+        pair, token = ([], {}) if me else ask_for_keys(config)
+        # nothing on disk changes before X has said yes
+        wanted = list(dict.fromkeys(wanted + config.unknown()))
+        if not wanted and not config.recipients:
+            wanted = ask("recipients (handles, with spaces between): ", handles_in)
+        if not me:
+            config.account.update(zip(KEYS, pair + walk_pin_flow(config, pair, token)))
+            config.account["screen_name"] = ""
+            config.recipients.update((handle, "not looked up yet") for handle in wanted)
+            config.save()  # at once: a PIN is good for once
+        saved = "the keys are saved, and later no PIN is needed"
+        connect(config, me, wanted)
+        deliver_queued(config)
+        if not options.no_test:
+            prove(config, wanted or list(config.recipients))
+    except KeyboardInterrupt:
+        show("", sys.stderr)
+        raise Problem(INTERRUPTED, f"interrupted; {saved}", f"to go on: {AUTHORIZE}") from None
     finally:
-        show("\n" + swatch_lines(path))
-        if "on_trouble" not in config.delivery:
-            show("So that somebody hears when DMs do not go out, name a command in the config, in a"
-                 " line\nbelow [delivery], as in:\n\n"
-                 f"on_trouble = mail -s 'no alerts from {short_host_name()}' root")
+        if first and config.ids:
+            show(swatch_lines(path))
     return DELIVERED
 
 
-def prove(config: Config, handles: list[str], test: bool) -> None:
-    """Deliver what was queued, then a test DM that carries a number: the whole way an alert takes,
-    up to the phone.  Raises Problem."""
-    queued = sum(pending_in(spool)[0] for spool in spools(config.path))
+def saved_account(config: Config) -> dict[str, Any]:
+    """What X says of the account whose tokens are saved, and accepted, and may send; {} where a PIN
+    is needed.  Raises Problem."""
+    saved = [config.account.get(name, "") for name in KEYS]
+    given = [os.environ.get(variable, key) for variable, key in zip(GIVEN, saved)]
+    if given != saved[:2] or not all(re.fullmatch(KEY, key) for key in saved):
+        return {}
     try:
-        if queued:
-            show(f"Delivering what was queued: {plural(queued)}.")
-        deliver_now(config)
-    except Problem as problem:  # the number is to stand in a DM of its own
-        if not test:
-            raise
+        me, level = look_up(config)
+    except Problem as problem:
+        if problem.hint.startswith(AGAIN):
+            return {}
+        raise
+    return me if level in LEVELS else {}  # a token keeps the level that it was made with
+
+
+def connect(config: Config, me: dict[str, Any], wanted: list[str]) -> None:
+    """Learn who the account and the recipients are on X, once, so that a DM costs no look-up.  What
+    fails costs no second PIN: the config says what it was.  Raises Problem."""
+    had = {*config.recipients} - {*wanted}
+    try:
+        if not me:
+            me, level = look_up(config)
+            if level not in LEVELS:
+                raise Problem(REFUSED, "the app has no permission to send DMs (its access level is"
+                              f" '{level}')", PERMISSION)
+        config.account["screen_name"] = me["username"]
+        config.save()
+        wanted[:] = [add_recipient(config, handle) for handle in wanted]
+    except Problem as problem:
+        config.recipients.update((handle, problem.message) for handle in config.unknown())
+        config.save()
+        raise
+    config.__init__(config.path, config.parser)  # type: ignore[misc]
+    show(f"Authorized as @{me['username']}; the keys are in {config.path}.")
+    added = f"Added {at(wanted)}. " if wanted and had else ""
+    show(f"{added}Alerts go to {at(config.recipients)}.")
+
+
+def deliver_queued(config: Config) -> None:
+    """Deliver what was queued, before the test DM, and end all waits, as what was refused may go
+    now.  What keeps it is told, and left to the worker."""
+    names, count, _ = pending_in(usable(config.path))
+    if count:
+        show(f"Delivering what was queued: {plural(count)}.")
+    try:
+        try_now(config, names)
+    except Problem as problem:
         say("warning", problem.message)
-        say("hint", advise(problem.hint, config.path))
-    code, since = str(random.SystemRandom().randrange(100, 1000)), time.time()
-    if test:
-        text = f"bird_sentinel test: the number is {code}"
-        alert = Alert(text, since, short_host_name(), handles)
-        spool, unsafe = store(config.path, alert)
-        start_worker(config.path, spool, "now")
-        await_delivery(config, spool, {alert.name}, handles, since, since)
-        show(f"X took a test DM for {at(handles)}.")
-        if unsafe:
-            raise unsafe
-    while test and at_terminal():
-        seen = ask("the number that the phone shows (Enter, if it shows none): ")
-        if seen == code:
-            return show("It works: what is sent is read.")
-        if not seen:
-            raise Problem(KEPT, "X took the test DM, but the phone does not show it",
-                          "look under message requests, among the older chats (X Chat hides them),"
-                          " and in the app's notification settings; have the recipient write to the"
-                          f" sentinel's account first; then: {LOOK_UP} {handles[0]}")
-        say("error", "that is not the number")
+        say("hint", problem.hint)
+
+
+def prove(config: Config, handles: list[str]) -> None:
+    """Give each recipient a test DM that carries a number of its own: the whole way up to the
+    phone.  Raises Problem."""
+    numbers, trouble = {}, None
+    for handle in handles:
+        number = str(random.SystemRandom().randrange(100, 1000))
+        answer = ask_as_account(
+            config, "create_direct_message", participant_id=config.recipients[handle],
+            text=f"[{config.host or short_host_name()}] bird_sentinel test: the number is {number}")
+        outcome = judge(answer, config.account, time.time())
+        if outcome.kind == "delivered":
+            numbers[handle] = number
+            show(f"X took a test DM for @{handle}.")
+        else:
+            trouble = Problem(outcome.status, f"no test DM for @{handle}: {outcome.error}",
+                              outcome.hint)
+            say("error", trouble.message)
+    for handle, number in numbers.items():
+
+        def right(words: str, number: str = number) -> str:
+            if words not in ("", number):
+                raise Problem(USAGE, "that is not the number")
+            return words
+
+        if at_terminal():
+            if ask(f"the number that the phone of @{handle} shows (Enter, if it shows none): ",
+                   right):
+                show("It works: what is sent is read.")
+            else:
+                trouble = Problem(
+                    KEPT, f"X took the test DM, but the phone of @{handle} does not show it",
+                    "look under message requests, accept the request once, and see the app's"
+                    " notification settings; follow each other; the account that sends must never"
+                    f" set a Chat PIN (X Chat); then: {AUTHORIZE} --to {handle}")
+    if trouble:
+        raise trouble
 
 
 def swatch_lines(config_path: str) -> str:
@@ -2142,206 +2022,185 @@ def swatch_lines(config_path: str) -> str:
     words = [os.path.realpath(sys.argv[0])]
     if words == [os.path.realpath(__file__)]:  # the bare file: its #! line may find another Python
         words.insert(0, sys.executable)
-    if config_path != os.path.expanduser(OWN):  # swatch may be run with another environment
+    if config_path != own_config():
         words += ["--config", config_path]
     if any(re.search(r"[^\w@%+:./-]", word) for word in words):
         say("warning", "swatch cannot cope with such a path: put it elsewhere")
-    return f"""\
+    return f"""
 Put this line once at the top of your swatchrc:
 
-perlcode 1 ($ENV{{SWATCH_LINE}} = substr($_, 0, 50000)) =~ tr/\\0//d;
+{PERLCODE}
 
 and this one below each watchfor:
 
     exec '{" ".join(words)} send --no-wait -- "\\$SWATCH_LINE"'
+
+So that somebody hears when DMs do not go out, name a command in the config, below [delivery]:
+
+    on_trouble = mail -s 'no alerts from {short_host_name()}' root
 """
 
 
 # ---- command line: send, flush, status ---------------------------------------------------------
 
-
-def advise(hint: str, config_path: str) -> str:
-    """A hint whose commands are about the config in use, where that is not the user's own."""
-    if config_path not in ("", os.path.expanduser(OWN)):
-        option = f" --config {shlex.quote(config_path)}"
-        command = f"bird_sentinel ({'|'.join(COMMANDS)})(?! --help)"
-        hint = re.sub(command, lambda it: it[0] + option, hint)
-    return hint
+PERLCODE = r"perlcode 1 ($ENV{SWATCH_LINE} = substr($_, 0, 50000)) =~ tr/\0//d;"
 
 
 def read_message(options: Any) -> str:
     """The message from the command line or from standard input, cleaned; raises Problem."""
-    words = options.message
-    try:
-        if not options.dashes and (words == ["-"] or not words and not at_terminal()):
-            raw = sys.stdin.buffer.read(1 << 28) if sys.stdin else b""
-        else:
-            # the bytes as the caller gave them, whatever the locale takes them for
-            raw = os.fsencode(" ".join(words))
-    except OSError as error:
-        raise Problem(USAGE, f"standard input cannot be read: {lower(error)}") from None
-    # a hole in a log reads as very many NULs
-    whole, most = raw.replace(b"\0", b"").decode("utf-8", "replace"), 100 * DM_LIMIT
-    text = clean(whole[:most])
-    if len(whole) > most:  # what nobody will see is counted, but not cleaned
-        text = text + "?" * (len(whole) - most) if len(text) >= DM_LIMIT else clean(whole)
-    if not text.strip():
-        raise Problem(USAGE, "the message is empty", "see: bird_sentinel send --help")
-    return text
-
-
-def found_good(config_path: str) -> bool:
-    """Whether a worker found nothing wrong with the config as it is now (it gives the lock the
-    config's date then): then `send` need not read it before it stores an alert."""
-    with ignoring(OSError, Problem):
-        found, lock = os.lstat(config_path), os.stat(spools(config_path)[0].path("lock"))
-        require_private(config_path, found)
-        return lock.st_mtime_ns == found.st_ctime_ns
-    return False
-
-
-def store(config_path: str, alert: Alert) -> tuple[Spool, Problem | None]:
-    """Keep an alert in the queue, or in memory where that cannot be; returns where, and what is
-    unsafe about the queue.  Raises Problem where it can be kept nowhere."""
-    trouble: Exception | None = None
-    for spool in spools(config_path):
+    raw = os.fsencode(" ".join(options.message))  # as the caller gave it, whatever the locale
+    if not options.dashes and (raw == b"-" or not options.message and not at_terminal()):
         try:
-            spool.add(alert)
-        except (OSError, Problem) as error:
-            trouble = trouble or error
-        else:
-            kept = f"kept in memory, in {spool.root}"
-            if isinstance(trouble, Problem):
-                return spool, Problem(CONFIG, f"{kept}: {trouble.message}", trouble.hint)
-            if trouble:
-                say("warning", f"the queue cannot be written ({lower(trouble)}): {kept}")
-            return spool, None
-    raise Problem(LOST, f"the alert could not be stored anywhere: {lower(trouble or OSError())}",
-                  getattr(trouble, "hint", "make room, or the queue's directory writable"))
+            raw = sys.stdin.buffer.read(1 << 28) if sys.stdin else b""
+        except OSError as error:
+            raise Problem(USAGE, f"standard input cannot be read: {lower(error)}") from None
+    # a hole in a log reads as very many NULs
+    text = raw.replace(b"\0", b"").decode("utf-8", "replace")
+    gone = max(0, len(text) - 2 * SEARCHED)  # what nobody will see is counted, but not cleaned
+    if gone:
+        text = text[:SEARCHED] + text[-SEARCHED:]
+    text = clean(text).strip("\n")
+    if text.strip():
+        return shorten(text, TEXT_LIMIT, gone)
+    hint = "see: bird_sentinel send --help"
+    if options.no_wait and options.dashes:  # swatch's: which nobody else may hear of
+        report("the message is empty: has the swatchrc its perlcode line?")
+        hint = f"this line stands once at the top of a swatchrc: {PERLCODE}"
+    raise Problem(USAGE, "the message is empty", hint)
 
 
 def send(options: Any) -> int:
     """Accept an alert, which is then never lost; see to it that a worker is at it; and wait."""
-    since, text, path = time.time(), read_message(options), ""
-    config, trouble = Config(path, {}), Problem(DELIVERED, "")
-    try:
-        path = locate_config(options.config)
-        if options.to or options.dry_run or not found_good(path):
-            config = read_config(path).check()
-    except Problem as problem:
-        trouble = problem
-    handles = choose(config, options.to)
-    alert = Alert(text, since, short_host_name(), handles if options.to else [])
+    since, text = time.time(), read_message(options)
+    path = locate_config(options.config)
     if options.dry_run:
-        digest = Digest()
-        digest.add(alert)
-        show(compose(digest, config.host, since))
+        digest, host = Digest(), ""
+        with ignoring(Problem):
+            host = read_config(path).host
+        digest.add(Alert(text, since, short_host_name()))
+        show(compose(digest, host, since))
         return DELIVERED
 
-    if not path:
-        raise Problem(LOST, f"the alert could not be stored: {trouble.message}", trouble.hint)
-    spool, unsafe = store(path, alert)
+    trouble = None
+    try:
+        require_config(path)
+        config = Config(path, {}) if options.no_wait else read_config(path).check()
+        place, name, unsafe = store(path, text, since)
+    except Foreign as problem:
+        raise Problem(CONFIG, f"not kept: {problem.message}", problem.hint) from None
+    except Problem as problem:
+        if problem.status == LOST:
+            raise
+        trouble = problem
+        place, name, unsafe = store(path, text, since)
     options.stored = True
-    if not trouble.status and not spool.pull():
-        start_worker(path, spool)
-    if unsafe and trouble.status:  # nothing goes from here
-        raise Problem(CONFIG, unsafe.message, unsafe.hint + ", and send it again there")
+    if trouble:
+        hint = trouble.hint if trouble.hint == AGAIN else f"{trouble.hint}; then: bird_sentinel flush"
+        raise Problem(CONFIG, f"kept in the queue {place.root}: {trouble.message}", hint)
+    started = not pull(usable(path))
+    if started:
+        start_worker(path)
     if unsafe:
         raise unsafe
-    if trouble.status:
-        again = "; then: bird_sentinel flush" * (trouble.hint != AGAIN)
-        raise Problem(CONFIG, f"kept in the queue {spool.root}: {trouble.message}",
-                      trouble.hint + again)
     if not options.no_wait:
-        config = read_config(path).check()
-        handles = choose(config, options.to)
-        await_delivery(config, spool, {alert.name}, handles, since)
-        show(f"delivered to {at(handles)}")
-    with ignoring(OSError), open(os.open(spool.path("trouble"), os.O_RDONLY | PLAIN), "rb") as file:
-        for line in clean(file.read(10_000)).splitlines():
-            hint = line.startswith("hint: ")
-            say("hint" if hint else "warning", advise(line[6 * hint :], path))
+        if "characters cut…]" in text:
+            say("warning", "too long for a DM: the middle of the message is cut out")
+        await_delivery(config, {name}, since, started=started)
+        show(f"delivered to {at(config.recipients)}")
     return DELIVERED
 
 
+def pending_in(found: Iterable[Place]) -> tuple[set[str], int, float]:
+    """What is pending in these places: the names of its files, how many alerts that is, and when
+    the oldest was sent (seconds since the epoch; now, where there is none)."""
+    names: set[str] = set()
+    folded: set[str] = set()
+    count, oldest = 0, time.time()
+    for place in found:
+        names.update(place.names("new"))
+        with ignoring(Exception):
+            data = json.loads(read_file(place.path(FOLDED)))
+            folded.update(data["names"])
+            for digest in map(Digest.load, data["digests"]):
+                count, oldest = count + digest.count, min(oldest, digest.first)
+    names -= folded
+    return names, count + len(names), min([oldest, *(sent_at(name, oldest) for name in names)])
+
+
 def await_delivery(
-    config: Config, spool: Spool, names: set[str], handles: list[str], since: float,
-    fresh: float = 0.0,
+    config: Config, names: set[str], since: float, insist: bool = False, started: bool = False
 ) -> None:
-    """Wait, for half a minute at the most, until these alerts are delivered.  Raises Problem when
-    they have to wait, with the worst of their recipients' exit statuses and the names of those who
-    did not get them.  Only what a worker says that was started since `fresh` counts."""
-    ids, before = {config.recipients[handle] for handle in handles}, spool.names("refused")
-    began, place, names = time.monotonic(), spool.identity(), names | {FOLDED}
-    for look in range(1, 1_000):
-        pending = spool.pending()
-        missing = {who for who in ids if names.intersection(pending.get(who, ()))}
-        if any(names.intersection(pending[who])
-               for who in pending.keys() - config.recipients.values()):
-            missing |= ids  # not distributed yet
-        now, state = time.time(), State(spool)  # read after looking: it is at least as new
-        held = {}
-        for who in missing:
-            wait, soon = state.worst(who, now, fresh), state.due(who, now) < now + 8
-            if (wait.status or not soon) and (since if soon else fresh) <= wait.began <= now + 1:
-                held.update({who: wait} if state.started >= fresh else {})
-        # gone, but not by a DM?  Then the queue may just be being removed, so look once more
-        removed = not missing and state.delivered < since and look < 33
-        if not removed and len(held) == len(missing) or time.monotonic() > began + PATIENCE:
-            break
-        if look % 33 == 0 and not spool.pull():  # the worker may have been killed
-            start_worker(config.path, spool)
+    """Wait, for half a minute at the most, until these files are delivered.  Raises Problem when
+    they have to wait, or not everybody gets them.
+
+    since: what was known before does not count, if `insist`: all waits are over then.  started: so
+    was the worker at it, from here; the failure of another does not count where ours may do better.
+    """
+    begun = pulled = time.monotonic()
+    found, said = usable(config.path), False
+    before = {name for place in found for name in place.names("refused")}
+    while any(os.path.lexists(place.path(*way)) for place in found
+              for way in [(FOLDED,), *(("new", name) for name in names)]):
+        now, left = time.time(), begun + PATIENCE - time.monotonic()
+        state = State(found)
+        wait = state.holding(config.ids)
+        told = wait.began >= since or not insist and wait.until > now + left
+        if left < 0 or told and wait.status and (started or wait.kind not in ELSEWHERE):
+            raise deferred(config, state, wait, now)
+        if time.monotonic() > pulled + 1:
+            pulled = time.monotonic()
+            if not pull(found):
+                start_worker(config.path, NOW if insist else LOOK)
+                started, since = True, now
+            if not said and wait.until > now + 1 and sys.stderr and sys.stderr.isatty():
+                say("waiting", f"for {wait.error}, until {clock(wait.until, now)}")
+                said = True
         time.sleep(0.03)
-    whom = at(config.handle(who) for who in sorted(missing))
-    for alert in spool.refused():
-        if alert.name in names or fresh and alert.name not in before:
-            raise Problem(REFUSED, f"put aside, {alert.why}" + f"; kept for {whom}" * bool(whom),
-                          "to read it: bird_sentinel status")
-    if spool.identity() != place or not place:
-        raise Problem(LOST, f"the queue {spool.root} has vanished, and what was in it",
+    if not all(os.path.isdir(place.path("new")) for place in found):
+        raise Problem(LOST, f"the queue {found[0].root} has vanished, and what was in it",
                       "see what removed or moved it, then send again")
-    if len(held) < len(missing):
-        raise Problem(KEPT, f"kept in the queue for {whom}: X has not answered yet",
-                      "it is sent as soon as X does; see: bird_sentinel status")
-    if missing:
-        worst = max(held.values(), key=lambda wait: wait.status)
-        due = clock(min(state.due(who, now) for who in held), now)
-        words = worst.error.removeprefix(f"{whom}: ")
-        words = words if worst.status else f"the next DM waits for {words}"
-        raise Problem(worst.status or KEPT, f"kept in the queue for {whom}: {words}",
-                      f"{worst.hint}; " * bool(worst.hint) + f"the next attempt is at {due}")
+    if not before.issuperset(name for place in found for name in place.names("refused")):
+        raise Problem(REFUSED, "put aside: X does not take the text of a DM",
+                      "to read it: bird_sentinel status")
+    refusing = State(found).refusing(config.ids)
+    if refusing:
+        whom = list(map(config.handle, refusing))
+        got = at(handle for handle in config.recipients if handle not in whom)
+        worst = next(iter(refusing.values()))
+        raise Problem(REFUSED, f"delivered to {got}; not to {at(whom)}: {worst.error}", worst.hint)
 
 
-def deliver_now(config: Config) -> int:
-    """Have workers that are started from here try all that is pending, and wait; returns how many
-    alerts that is.  Raises Problem."""
-    tried, since = {}, time.time()
-    for spool in spools(config.path):
-        names = {name for some in spool.pending().values() for name in some}
-        if names:
-            require_ours(spool.root)
-            if not os.access(spool.root, os.W_OK):
-                raise Problem(KEPT, f"kept in the queue {spool.root}, which cannot be written",
-                              "mend the disk or its directory, then: bird_sentinel flush")
-            tried[spool] = names, pending_in(spool)[0]
-            start_worker(config.path, spool, "now")
-    for spool, (names, _) in tried.items():
-        await_delivery(config, spool, names, list(config.recipients), since, since)
-    return sum(count for _, count in tried.values())
+def deferred(config: Config, state: State, wait: Wait, now: float) -> Problem:
+    """What to tell of an alert that has to wait."""
+    words = f"not to {at(map(config.handle, state.refusing(config.ids)))}: {wait.error}"
+    if wait.kind != "recipient":
+        words = wait.error if wait.status else f"the next DM waits for {wait.error}"
+    if wait.until <= now and not wait.status:
+        return Problem(KEPT, "kept in the queue: X has not answered yet",
+                       "it is sent as soon as X does; see: bird_sentinel status")
+    hint = f"the next attempt is at {clock(wait.until, now)}"
+    return Problem(wait.status or KEPT, f"kept in the queue: {words}",
+                   f"{wait.hint}; {hint}" if wait.hint else hint)
+
+
+def try_now(config: Config, names: set[str]) -> None:
+    """End all waits, have a worker try what is pending, and wait for that.  Raises Problem."""
+    since, found = time.time(), usable(config.path)
+    started = not pull(found, NOW)
+    if started:
+        start_worker(config.path, NOW)
+    await_delivery(config, names, since, True, started)
 
 
 def flush(options: Any) -> int:
     """Try now all that is pending."""
-    path = locate_config(options.config)
-    for spool in spools(path):
-        if options.discard_refused and spool.identity():
-            require_ours(spool.root)
-        for name in spool.names("refused") if options.discard_refused else ():
-            if os.path.isdir(spool.path("refused", name)):
-                shutil.rmtree(spool.path("refused", name))
-            else:
-                os.unlink(spool.path("refused", name))
-    count = deliver_now(read_config(path).check())
+    config = read_config(locate_config(options.config)).check()
+    disk = places(config.path)[0]
+    if os.path.lexists(disk.path("new")):
+        disk.require_safe()
+    names, count, _ = pending_in(usable(config.path))
+    if count:
+        try_now(config, names)
     show(f"delivered: {plural(count)}" if count else "nothing is pending")
     return DELIVERED
 
@@ -2349,62 +2208,64 @@ def flush(options: Any) -> int:
 def status(options: Any) -> int:
     """One line for a monitor and then the details, or JSON; the exit status says it too."""
     now, path = time.time(), locate_config(options.config)
-    trouble, config = Problem(DELIVERED, ""), Config(path, {})
+    config, found, disk = Config(path, {}), usable(path), places(path)[0]
+    state, (_, count, oldest) = State(found), pending_in(found)
+    refused = [place.path("refused", name) for place in found for name in place.names("refused")]
+    kept, trouble = len(refused) + state.dropped if refused else 0, Problem(DELIVERED, "")
     try:
+        if os.path.lexists(disk.path("new")):
+            disk.require_safe()
+        require_config(path)
         config = read_config(path)
         config.check()
     except Problem as problem:
         trouble = problem
-    refused: list[Alert] = []
-    waits, dues, idle, running = [Wait()], [], False, False
-    count, oldest, last, places = 0, now, 0.0, [spools(path)[0].root]
-    for spool in spools(path):
-        state, (pending, first) = State(spool), pending_in(spool)
-        runs = spool.pull(b"")
-        for _ in range(5 * (pending > 0 and not runs)):  # one may just be starting
-            time.sleep(0.1)
-            runs = runs or spool.pull(b"")
-        running, idle = running or runs, idle or pending > 0 and not runs
-        count, oldest, last = count + pending, min(oldest, first), max(last, state.delivered)
-        refused += spool.refused()
-        places += [spool.root] * (pending > 0)
-        for who in [who for who, names in spool.pending().items() if names]:
-            waits.append(state.worst(who, now))
-            dues.append(max(now, state.due(who, now)))
-    wait = max(waits, key=lambda wait: (wait.status, wait.due(now)))
-
-    error, hint = trouble.message or wait.error * (wait.status > 0), trouble.hint or wait.hint
-    if idle and not error:
-        error, hint = "no worker runs", "bird_sentinel flush"
-    code = max(trouble.status or (wait.status or KEPT) * (count > 0), REFUSED * bool(refused))
-    facts: dict[str, Any] = {
+    wait, refusing = state.holding(config.ids), state.refusing(config.ids)
+    due, late = max(oldest, wait.until), count > 0 and now - oldest >= LATE
+    for who, other in {"": state.wait(X), **refusing}.items():
+        if other.status and not trouble.status:
+            whom = f"not to @{config.handle(who)}: " if who else ""
+            trouble = Problem(other.status, whom + other.error, other.hint)
+    if count and due < now - MINUTE and trouble.status != CONFIG:
+        trouble = Problem(trouble.status or KEPT, trouble.message or "nobody is at it",
+                          "; then ".join(filter(None, [trouble.hint, "run: bird_sentinel flush"])))
+        late = True
+    code = max(trouble.status, KEPT if count else DELIVERED, REFUSED if kept else DELIVERED)
+    facts = {
         "account": config.account.get("screen_name") or None,
-        "recipients": config.recipients, "pending": count,
-        "refused": len(refused), "oldest_pending": iso(oldest) if count else None,
-        "next_attempt": iso(min(dues)) if dues and not trouble.status else None,
-        "last_delivery": iso(last) if last else None, "last_error": error or None,
-        "worker": running, "config": path, "queue": spools(path)[0].root,
+        "recipients": config.recipients, "pending": count, "refused": kept,
+        "oldest_pending": iso(oldest) if count else None,
+        "next_attempt": iso(due) if count and trouble.status != CONFIG else None,
+        "last_delivery": iso(state.delivered) if state.delivered else None,
+        "last_error": trouble.message or None, "config": path, "queue": disk.root,
     }
     if options.json:
         show(json.dumps(facts, indent=2))
         return code
-    word = "ok" if code == DELIVERED else "problem" if code > KEPT or idle else "busy"
-    why = f": {error}" if error else f": waiting for {wait.error}" * bool(wait.error)
-    show(f"{word}: " + (f"{plural(count)} pending since {clock(oldest, now)}" if count else
-                        "nothing pending")
-         + f", {plural(len(refused))} refused by X (below)" * bool(refused) + why)
-    for name, value in {
-        "to_do": error and advise(hint, path) or ("read what is below" if refused else "nothing"),
-        **facts, "recipients": ", ".join(f"@{h} ({i})" for h, i in facts["recipients"].items()),
-        "worker": "running" if running else "not running",
-        "queue": ", ".join(dict.fromkeys(places)),
-    }.items():
-        show(f"{name.replace('_', ' '):<14} {'none' if value in (None, '') else value}")
-    for alert in refused:
-        text = alert.text.replace("\n", "\n    ")
-        show(f"\nput aside, of {clock(alert.sent, now)}, {alert.why or 'damaged'}:\n    {text}")
-    if refused:
-        show(advise("\nwhen you have read it: bird_sentinel flush --discard-refused", path))
+    word = "problem" if code > KEPT or late else "busy" if code else "ok"
+    first = f"{plural(count)} pending since {clock(oldest, now)}" if count else "nothing pending"
+    if kept:
+        first += f", {plural(kept, 'DM')} refused by X (below)"
+    if trouble.message or count and wait.until > now:
+        first += f": {trouble.message or 'waiting for ' + wait.error}"
+    show(f"{word}: {first}")
+    lines = [("to do", trouble.hint or ("read what is below" if kept else "")),
+             ("next attempt", clock(due, now) if facts["next_attempt"] else ""),
+             ("last delivery", clock(state.delivered, now) if state.delivered else ""),
+             ("account", facts["account"]),
+             ("recipients", ", ".join(f"@{h} ({i})" for h, i in config.recipients.items()))]
+    lines += [(f"not to @{config.handle(who)}", f"{why.error}; tried again with the first alert"
+               f" after {clock(why.until, now)}") for who, why in refusing.items()]
+    for name, value in [*lines, ("config", path), ("queue", disk.root)]:
+        if value:
+            show(f"{name:<14} {value}")
+    for path in refused:
+        text = clean(read_file(path).decode("utf-8", "replace")).replace("\n", "\n    ")
+        show(f"\nput aside, of {clock(sent_at(os.path.basename(path), now), now)}:\n    {text}")
+    if kept > len(refused):
+        show(f"\nand {plural(state.dropped, 'DM')} more, for which there was no room")
+    for directory in sorted(set(map(os.path.dirname, refused))):
+        show(f"\nwhen you have read it: rm {shlex.quote(directory)}/*")
     return code
 
 
@@ -2417,14 +2278,13 @@ STATUSES = """\
 exit status:
     0  delivered; with --no-wait: stored and a delivery under way
        status: nothing is pending
-    2  usage, an empty message, or an unknown recipient
-   74  could not be stored anywhere: the only case in which an alert is not
-       kept
+    2  usage, an empty message, or a handle that does not exist
+   74  could not be stored anywhere
    75  kept in the queue, will be retried
    77  kept; X refuses us until a person acts (re-authorize, permission,
        credits, recipient)
-   78  kept where it can be; the config is missing, unreadable, unsafe or
-       incomplete
+   78  config missing, unreadable, unsafe or incomplete; kept, but where another
+       user sends for the host
   130  interrupted
 """
 
@@ -2433,7 +2293,7 @@ Sends what your log watcher sees to your phone, as a direct message (DM) on X.
 This script is given the keys of an account: please read it.
 """
 
-EXAMPLES = """\
+EXAMPLES = f"""\
 examples:
   bird_sentinel authorize --to oncall
   bird_sentinel send "backup failed on $(hostname)"
@@ -2441,13 +2301,14 @@ examples:
   bird_sentinel status
 
 in a swatchrc (see swatchrc.example):
-  perlcode 1 ($ENV{SWATCH_LINE} = substr($_, 0, 50000)) =~ tr/\\0//d;
+  {PERLCODE}
   watchfor /Accepted password for root/
       exec 'bird_sentinel send --no-wait -- "\\$SWATCH_LINE"'
 
 files:
   ~/.config/bird_sentinel/config.ini   the keys, mode 0600
   ~/.config/bird_sentinel/queue/       the alerts that are pending
+  (where root has none, and there is a user bird_sentinel: that user's)
 
 environment:
   BIRD_SENTINEL_CONFIG    the config, where --config names none
@@ -2464,11 +2325,11 @@ COMMANDS: dict[str, tuple[Callable[[Any], int], str]] = {
 Connects an account on X with this machine, once. Asks for the consumer key and
 secret of your app, unless the config or the environment has them, and for the
 recipients; prints a page to open; asks for the PIN which that page gives;
-saves the keys, and proves with a test DM that the phone shows it. Then what
-was queued is delivered. With --to and keys that X still accepts, it adds
-recipients and asks for no PIN. Where standard input is no terminal, each
+saves the keys, delivers what was queued, and proves with a test DM to each
+recipient that the phone shows it. With --to and keys that X still accepts, it
+adds recipients and asks for no PIN. Where standard input is no terminal, each
 answer is a line of it, in the order asked: consumer key, consumer secret,
-recipients, PIN."""),
+recipients, PIN, each only if it is needed."""),
     "send": (send, """\
 Sends MESSAGE, its words joined by one space, as a DM to all recipients. With -
 for it, or with none where standard input is no terminal, the message is what
@@ -2476,8 +2337,8 @@ comes on standard input. Put -- before a message that may begin with a dash.
 Waits, half a minute at the most, until the alert is delivered or deferred."""),
     "flush": (flush, """\
 Tries now what is queued, in the environment it is run in: it ends every wait
-of ours, and one wait for X's limit. For @reboot in cron, at a unit's start, or
-by hand."""),
+of ours, and one wait for X's limit. For cron, every ten minutes, for a unit's
+start, or by hand."""),
     "status": (status, """\
 Tells account, recipients, how many alerts are pending and since when, when the
 next attempt is due and what it waits for, the last delivery and the last
@@ -2486,112 +2347,78 @@ error. The first line and the exit status are enough for a monitor."""),
 
 
 def parser() -> Any:
-    """The command line, but for what stands behind --."""
+    """The command line."""
 
     class Parser(argparse.ArgumentParser):  # type: ignore[misc,name-defined]
         def error(self, message: str) -> NoReturn:
-            wrong = "".join(re.findall("invalid choice: '([^']*)'", message))
-            close = difflib.get_close_matches(wrong, COMMANDS, 1)
-            right = f"did you mean: bird_sentinel {close[0]}" if close else ""
-            raise Problem(USAGE, message, right or f"see: {self.prog} --help")
+            close = [near for word in re.findall(r"[-\w]+", message.partition(":")[2])
+                     for near in difflib.get_close_matches(word, [*COMMANDS, *options], 1)]
+            hint = f"did you mean: {close[0]}" if close else f"see: {self.prog} --help"
+            raise Problem(USAGE, message, hint)
 
     form: Any = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    config: Any = {"metavar": "PATH", "help": "use this config, with a queue of its own"}
     top = Parser(prog="bird_sentinel", description=ABOUT, epilog=f"{EXAMPLES}\n{STATUSES}", **form)
-    top.add_argument("--config", metavar="PATH", help="use this config, with a queue of its own")
+    top.add_argument("--config", **config)
     top.add_argument("--version", action="version", version=f"bird_sentinel {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    made = {}
+    options = {
+        "--no-test": ("authorize", "send no test DM"),
+        "--no-wait": ("send", "return as soon as the alert is stored"),
+        "--dry-run": ("send", "print the DM instead of sending it; needs no config"),
+        "--json": ("status", "print it as a JSON object"),
+    }
     for name, (_, about) in COMMANDS.items():
-        made[name] = commands.add_parser(name, description=about, epilog=STATUSES, **form,
-                                         help=about.partition(". ")[0], add_help=name != "send")
-        made[name].add_argument("--config", metavar="PATH", default=argparse.SUPPRESS,
-                                help="use this config, with a queue of its own")
-    for name, words in (("authorize", "add this recipient"), ("send", "only to this recipient")):
-        made[name].add_argument("--to", metavar="HANDLE", action="append", default=[],
-                                help=f"{words}, with or without @; may be repeated")
-    for name, option, words in (
-        ("authorize", "--no-test", "send no test DM"),
-        ("send", "--no-wait", "return as soon as the alert is stored"),
-        ("send", "--dry-run", "print the DM instead of sending it; needs no config"),
-        ("send", "--help", "show this help message and exit"),
-        ("flush", "--discard-refused", "forget what X refused, which status shows"),
-        ("status", "--json", "print it as a JSON object"),
-    ):
-        also = ["-h"] * (option == "--help")
-        made[name].add_argument(*also, option, action="store_true", help=words)
-    made["send"].add_argument("message", metavar="MESSAGE", nargs="*", help="its words, or -")
-    made["send"].set_defaults(show_help=made["send"].print_help)
+        made = commands.add_parser(name, description=about, help=about.partition(". ")[0], **form)
+        made.add_argument("--config", default=argparse.SUPPRESS, **config)
+        for option, (command, words) in options.items():
+            if command == name:
+                made.add_argument(option, action="store_true", help=words)
+        if name == "authorize":
+            made.add_argument("--to", metavar="HANDLE", action="append", default=[],
+                              help="add this recipient, with or without @; may be repeated")
+        if name == "send":
+            made.add_argument("message", metavar="MESSAGE", nargs="*", help="its words, or -")
     return top
 
 
 def parse(argv: list[str]) -> Any:
     """What is asked for on the command line; raises Problem and SystemExit."""
-    literal = argv.index("--") if "--" in argv else len(argv)  # behind it all is message
-    options, extra = parser().parse_known_args(argv[:literal])
-    see = f"see: bird_sentinel {options.command} --help"
-    message = getattr(options, "message", []) + extra + argv[literal + 1 :]
-    # -5 is no option, and what has a space in it was quoted as a message
-    unknown = [word for word in extra
-               if options.command != "send" or re.fullmatch("-[-A-Za-z][^ ]*", word)]
-    if unknown or options.command != "send" and message:
-        raise Problem(USAGE, f"unrecognized arguments: {' '.join(unknown or message)}",
-                      "put -- before the message, or " * (options.command == "send") + see)
-    values = getattr(options, "to", []) + [options.config] * (options.config is not None)
-    if not all(isinstance(value, str) and value for value in values):  # --to=, --to=--
-        raise Problem(USAGE, "an option has an empty value", see)
-    if getattr(options, "help", False):
-        if message:  # an unquoted message
-            raise Problem(USAGE, "-h or --help among the words of a message",
-                          "put -- before the message")
-        options.show_help()
-        raise SystemExit
-    options.message, options.dashes, options.stored = message, literal < len(argv), False
+    if argv[:3] == ["send", "--no-wait", "--"]:
+        # what swatch runs once a line: argparse takes as long to load as all else that it needs
+        namespace: Any = type(sys.implementation)
+        options = namespace(
+            command="send", config=None, dry_run=False, no_wait=True, message=argv[3:])
+    else:
+        options = parser().parse_args(argv)
+    options.stored, options.dashes = False, "--" in argv
     return options
-
-
-def short_way(argv: list[str]) -> Any:
-    """What swatch runs once a line and a person by hand, `send [--no-wait] [--] TEXT`, as argparse
-    would have it, which takes as long to load as all else that an alert needs; else None."""
-    no_wait = argv[1:2] == ["--no-wait"]
-    dashes = argv[1 + no_wait :][:1] == ["--"]
-    words = argv[1 + no_wait + dashes :]
-    if argv[:1] != ["send"] or not dashes and any(word.startswith("-") for word in words):
-        return None
-    namespace: Any = type(sys.implementation)
-    return namespace(
-        command="send", config=None, to=(), dry_run=False, stored=False, message=words,
-        no_wait=no_wait, dashes=dashes)
 
 
 def main() -> int:
     """Run one command.  Returns its exit status; errors are told on standard error."""
-    argv = sys.argv[1:]
+    argv, lost = sys.argv[1:], KEPT
     os.umask(0o077)
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        with ignoring(AttributeError):
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    options = short_way(["send"])
+    for stream in filter(None, (sys.stdin, sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="replace")
     try:
-        if argv[:1] == ["worker"] and len(argv) > 2:
-            return run_worker(argv[1], argv[2], "now" in argv[3:])
-        options = short_way(argv) or parse(argv)
+        if argv[:1] == ["worker"] and len(argv) == 3:
+            return run_worker(argv[1], argv[2].encode())
+        options = parse(argv)
+        lost = LOST
         return COMMANDS[options.command][0](options)
     except SystemExit:  # --help, --version
         return DELIVERED
     except Problem as problem:
         say("error", problem.message)
-        if problem.hint:
-            path = ""
-            with ignoring(Problem):
-                path = locate_config(options.config)
-            say("hint", advise(problem.hint, path))
+        say("hint", problem.hint)
         return problem.status
     except KeyboardInterrupt:
         say("error", "interrupted")
         return INTERRUPTED
     except Exception as error:  # a fault of ours, which no caller should meet as a traceback
         say("error", f"unexpected: {type(error).__name__}: {lower(error)}")
-        return KEPT if options.stored or options.command != "send" else LOST
+        return lost if options.command == "send" and not options.stored else KEPT
 
 
 def run() -> NoReturn:

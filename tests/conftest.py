@@ -6,9 +6,11 @@ outside: exit status, output, files, and what arrives at the stand-in.
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +56,12 @@ def processes(mark: str) -> list[int]:
     return found
 
 
+def memory_of(config: Path) -> Path:
+    """The directory of the queue in memory of a config."""
+    mark = binascii.crc32(os.fsencode(os.path.realpath(config)))
+    return Path(f"/dev/shm/bird_sentinel-{os.geteuid()}-{mark:08x}.queue")
+
+
 class Sentinel:
     """The installed `bird_sentinel` with a home directory, and processes, of its own."""
 
@@ -63,28 +71,24 @@ class Sentinel:
         self.directory = home / ".config" / "bird_sentinel"
         self.config = self.directory / "config.ini"
         self.queue = self.directory / "queue"
-        # where a second queue goes when that one cannot be written, and nowhere else on the machine
-        self.memory = home.with_name(f"{home.name}.memory")
-        self.memory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # where a second queue goes when that one cannot be written
+        self.memory = memory_of(self.config)
+        self.memories = {self.memory}
         self.env = {
             "HOME": str(home),
-            "XDG_RUNTIME_DIR": str(self.memory),
             "PATH": f"{COMMAND.parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "LANG": "C.UTF-8",
             MARK: self.mark,
             **(x.env if x else {}),
         }
 
-    def configure(
-        self,
-        recipients: Mapping[str, str] | None = None,
-        path: Path | None = None,
-        **delivery: str,
-    ) -> Path:
+    def configure(self, recipients: Mapping[str, str] | None = None, path: Path | None = None,
+                  **delivery: str) -> Path:  # fmt: skip
         """Write a config as `authorize` would, with tokens of the stand-in."""
         assert self.x
         token, secret = self.x.token()
         path = path or self.config
+        self.memories.add(memory_of(path))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lines = [
             "[account]",
@@ -107,14 +111,8 @@ class Sentinel:
         """Start the command and do not wait for it."""
         return subprocess.Popen([str(COMMAND), *args], env={**self.env, **(env or {})}, **options)
 
-    def run(
-        self,
-        *args: str | bytes,
-        input: str | bytes | None = None,
-        timeout: float = 60,
-        env: Mapping[str, str] | None = None,
-        **options: Any,
-    ) -> Result:
+    def run(self, *args: str | bytes, input: str | bytes | None = None, timeout: float = 60,
+            env: Mapping[str, str] | None = None, **options: Any) -> Result:  # fmt: skip
         """Run the command to its end; standard input is empty unless `input` is given."""
         given = input.encode() if isinstance(input, str) else input or b""
         began = time.monotonic()
@@ -140,6 +138,12 @@ class Sentinel:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
             time.sleep(0.01)
+
+    def end(self) -> None:
+        """Leave no process, and nothing in memory."""
+        self.kill()
+        for memory in self.memories:
+            shutil.rmtree(memory, ignore_errors=True)
 
     def wait_idle(self, timeout: float = 20) -> None:
         """Wait until no process of it is left."""
@@ -201,7 +205,7 @@ def homes(tmp_path: Path, busy_x: FakeX) -> Iterator[Callable[[], Sentinel]]:
 
     yield new
     for sentinel in made:
-        sentinel.kill()
+        sentinel.end()
 
 
 @pytest.fixture
@@ -210,7 +214,7 @@ def fresh(tmp_path: Path, x: FakeX) -> Iterator[Sentinel]:
     sentinel = Sentinel(tmp_path / "home", x)
     sentinel.home.mkdir()
     yield sentinel
-    sentinel.kill()
+    sentinel.end()
 
 
 @pytest.fixture

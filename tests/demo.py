@@ -37,8 +37,8 @@ STORM = 40
 HOST = os.uname().nodename.partition(".")[0]
 
 SINGLE = "sshd[4711]: Accepted password for root from 203.0.113.66 port 40022 ssh2"
-GUESSES = "sshd[48{0:02}]: error: maximum authentication attempts exceeded for root from" \
-    " 198.51.100.{0} port {1} ssh2 [preauth]"  # fmt: skip
+GUESSES = ("sshd[48{0:02}]: error: maximum authentication attempts exceeded for root from"
+           " 198.51.100.{0} port {1} ssh2 [preauth]")  # fmt: skip
 RARE = (
     "kernel: [55175.576870] nginx[1740126]: segfault at 0 ip 00007f41465edcc8 sp 00007ffda4c17f46"
     " error 4 in nginx[55d0c0a00000+f2000]",
@@ -64,13 +64,12 @@ class Stage:
         wrapper.write_text(f'#!/bin/sh\nexec {" ".join(map(shlex.quote, words))} "$@"\n')
         wrapper.chmod(0o755)
         self.directory = directory
+        # the config is named, so that root stays root where there is a user bird_sentinel
         self.env = {
-            "HOME": str(directory),
+            "HOME": str(directory), "LANG": "C.UTF-8", MARK: self.mark, **x.env,
+            "BIRD_SENTINEL_CONFIG": f"{directory}/.config/bird_sentinel/config.ini",
             "PATH": f"{wrapper.parent}:/usr/local/bin:/usr/bin:/bin",
-            "LANG": "C.UTF-8",
-            MARK: self.mark,
-            **x.env,
-        }
+        }  # fmt: skip
 
     def log_line(self, *lines: str) -> None:
         """Write to the log as rsyslog does."""
@@ -161,14 +160,14 @@ def tell(text: str) -> None:
     print("\n" + textwrap.fill(" ".join(text.split()), 78), flush=True)
 
 
-def phone(dm: DM, indent: str = "    ") -> str:
+def phone(dm: DM) -> str:
     """A DM as a phone shows it: a bubble."""
     lines = []
     for line in dm.text.splitlines():
         lines += textwrap.wrap(line, WIDTH, break_on_hyphens=False) or [""]
     name, arrived = " @sentinel_bot ", time.strftime(" %H:%M:%S ", time.localtime(dm.at))
     bubble = [f"╭─{name:─<{WIDTH}}─╮", *(f"│ {line:<{WIDTH}} │" for line in lines)]
-    return textwrap.indent("\n".join([*bubble, f"╰─{arrived:─>{WIDTH}}─╯"]), indent)
+    return textwrap.indent("\n".join([*bubble, f"╰─{arrived:─>{WIDTH}}─╯"]), "    ")
 
 
 def storm() -> list[str]:
@@ -183,24 +182,15 @@ def alerts_in(dm: DM) -> int:
 
 
 def play(stage: Stage) -> None:
-    x, shown = stage.x, 0
-
-    def show_new() -> int:
-        """Show what arrived meanwhile; returns how many alerts that were."""
-        nonlocal shown
-        new = x.dms[shown:]
-        shown += len(new)
-        for dm in new:
-            print(phone(dm), flush=True)
-        return sum(map(alerts_in, new))
+    shown: list[DM] = []
 
     def show(number: int, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
+        """Show what arrives until it is so many alerts."""
         while number > 0:
-            number -= show_new()
-            if time.monotonic() > deadline:
-                raise Failure(f"{number} alerts did not arrive within {seconds:.0f} seconds")
-            time.sleep(0.05)
+            wait_for(lambda: stage.x.dms[len(shown) :], seconds, f"{number} did not arrive")
+            shown.append(stage.x.dms[len(shown)])
+            print(phone(shown[-1]), flush=True)
+            number -= alerts_in(shown[-1])
 
     tell("""This is a demonstration. X is played by a stand-in on this machine (tests/fake_x.py):
         no account is used and nothing leaves this machine. All else is real: bird_sentinel,
@@ -227,15 +217,14 @@ def play(stage: Stage) -> None:
 
     tell("4. bird_sentinel status")
 
-    def status() -> subprocess.CompletedProcess[str]:
+    def status() -> str:
         return subprocess.run(["bird_sentinel", "status"], env=stage.env, text=True,
-                              capture_output=True, check=False)  # fmt: skip
+                              stdout=subprocess.PIPE, check=False).stdout  # fmt: skip
 
-    wait_for(lambda: status().returncode == 0, 15, "alerts are still pending")
-    print(textwrap.indent(status().stdout, "    "), end="")
-    lines = 1 + len(storm())
-    tell(f"""{lines} log lines mattered; {shown - 1} DMs told of all of them. With an account on X:
-        see README.md.""")
+    wait_for(lambda: status().startswith("ok:"), 15, "alerts are still pending")
+    print(textwrap.indent(status(), "    "), end="")
+    tell(f"""{1 + len(storm())} log lines mattered; {len(shown) - 1} DMs told of all of them. With
+        an account on X: see README.md.""")
 
 
 @contextlib.contextmanager

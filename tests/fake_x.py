@@ -5,21 +5,16 @@ tell it from X: the proxy ends the TLS of api.twitter.com and api.x.com itself, 
 of a throw-away CA, checks every OAuth 1.0a signature, keeps X's rate limits, and remembers the
 direct messages (DMs) it accepted. It can be told to misbehave in every way X and the network have
 been seen to. A connection to anywhere else is refused, and remembered.
-
-By hand: ``python tests/fake_x.py --help``.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import datetime
 import hashlib
 import hmac
-import html
 import http.client
-import inspect
 import io
 import json
 import math
@@ -30,13 +25,12 @@ import socket
 import ssl
 import string
 import struct
-import sys
 import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Callable, Literal
@@ -47,17 +41,10 @@ import trustme
 HOSTS = ("api.twitter.com", "api.x.com")
 MAX_TEXT = 10_000  # characters a DM may have
 CLOCK_TOLERANCE = 300.0  # seconds a request's timestamp may be off
+DAY = 86_400.0  # seconds
 
-Mode = Literal[
-    "normal",
-    "stall",
-    "trickle",
-    "reset",
-    "lost",
-    "truncated",
-    "refuse-connect",
-    "stall-connect",
-]
+Mode = Literal["normal", "stall", "trickle", "reset", "lost", "truncated", "refuse-connect",
+               "stall-connect"]  # fmt: skip
 Tls = Literal["good", "unknown-ca", "wrong-name", "expired"]
 
 
@@ -75,12 +62,11 @@ class User:
 
 @dataclass(frozen=True)
 class DM:
-    """A direct message that was accepted. `at` is time.time(), `host` the API host used."""
+    """A direct message that was accepted. `at` is time.time()."""
 
     recipient_id: str
     text: str
     at: float
-    host: str
 
 
 @dataclass
@@ -128,7 +114,6 @@ class Connect:
     """A CONNECT the proxy got. `status` is None where it was not answered."""
 
     host: str
-    port: int
     at: float
     status: int | None
 
@@ -184,9 +169,8 @@ class Answer:
     @property
     def works(self) -> bool:
         """Whether X does its work on the request."""
-        if self.mode == "lost" or self.accept:
-            return True
-        return self.status is None and self.mode not in ("stall", "reset")
+        usual = self.status is None and self.mode not in ("stall", "reset")
+        return usual or self.mode == "lost" or self.accept
 
 
 NORMAL = Answer()
@@ -200,50 +184,36 @@ def v1_error(status: int, code: int, message: str) -> Answer:
 def problem(
     status: int, title: str, detail: str, type: str = "about:blank", **more: object
 ) -> Answer:
-    """An error in the form of API v2 (docs.x.com, "Response codes and errors")."""
+    """An error in the form of API v2 (docs.x.com, "Response codes and errors"); one that has more
+    in it was not seen with its status."""
     if type != "about:blank":
         type = f"https://api.twitter.com/2/problems/{type}"
-    return Answer(
-        status, json={"title": title, "detail": detail, "type": type, "status": status, **more}
-    )
+    body = {"title": title, "detail": detail, "type": type}
+    return Answer(status, json={**body, **(more or {"status": status})})
 
 
 _BAD_SIGNATURE = v1_error(401, 32, "Could not authenticate you.")
 _NO_PERMISSION = problem(
-    403, "Forbidden", "You do not have permission to DM one or more participants."
-)
+    403, "Forbidden", "You do not have permission to DM one or more participants.")
 _TOO_MANY = problem(429, "Too Many Requests", "Too Many Requests")
 _APP_LACKS_DMS = problem(
-    403,
-    "Forbidden",
-    "Your client app is not configured with the appropriate oauth1 app permissions"
-    " for this endpoint.",
-    "oauth1-permissions",
-)
+    403, "Forbidden", "Your client app is not configured with the appropriate oauth1 app"
+    " permissions for this endpoint.", "oauth1-permissions")
 _TOO_LONG = v1_error(403, 354, "The text of your message is over the max character limit.")
 _NO_SUCH_PAGE = v1_error(404, 34, "Sorry, that page does not exist.")
 
 
 def _invalid(message: str, **parameters: list[str]) -> Answer:
-    return Answer(
-        400,
-        json={
-            "errors": [{"parameters": parameters, "message": message}],
-            "title": "Invalid Request",
-            "detail": "One or more parameters to your request was invalid.",
-            "type": "https://api.twitter.com/2/problems/invalid-request",
-        },
-    )
+    return problem(
+        400, "Invalid Request", "One or more parameters to your request was invalid.",
+        "invalid-request", errors=[{"parameters": parameters, "message": message}])
 
 
 def _page(status: int, reason: str) -> Answer:
     """What a load balancer in front of the API answers."""
     title = f"{status} {reason}"
-    return Answer(
-        status,
-        body=f"<html>\r\n<head><title>{title}</title></head>\r\n"
-        f"<body><center><h1>{title}</h1></center></body>\r\n</html>\r\n",
-    )
+    return Answer(status, body=f"<html>\r\n<head><title>{title}</title></head>\r\n"
+                  f"<body><center><h1>{title}</h1></center></body>\r\n</html>\r\n")
 
 
 # Every form of refusal and of garbage that is documented by X or was seen in the field. Sources:
@@ -260,106 +230,56 @@ ERRORS: dict[str, Answer] = {
     "401-empty": Answer(401, body=""),
     # the PIN walk
     "401-code-417": v1_error(
-        401, 417, "Desktop applications only support the oauth_callback value 'oob'"
-    ),
+        401, 417, "Desktop applications only support the oauth_callback value 'oob'"),
     "403-code-415": v1_error(
-        403,
-        415,
-        "Callback URL not approved for this client application. Approved callback URLs can be"
-        " adjusted in your application settings",
-    ),
+        403, 415, "Callback URL not approved for this client application. Approved callback URLs"
+        " can be adjusted in your application settings"),
     "401-wrong-pin": Answer(
-        401, body="Invalid oauth_verifier parameter", content_type="text/html; charset=utf-8"
-    ),
+        401, body="Invalid oauth_verifier parameter", content_type="text/html; charset=utf-8"),
     # money
-    "402-credits": Answer(
-        402,
-        json={
-            "account_id": 1001,
-            "title": "CreditsDepleted",
-            "detail": "Your enrolled account [1001] does not have any credits to fulfill this"
-            " request.",
-            "type": "https://api.twitter.com/2/problems/credits",
-        },
-    ),
-    "403-spend-cap": Answer(
-        403,
-        json={
-            "account_id": 1001,
-            "title": "SpendCapReached",
-            "detail": "Your enrolled account [1001] has reached its billing cycle spend cap.",
-            "type": "https://api.twitter.com/2/problems/credits",
-            "reset_date": "2026-12-01",
-        },
-    ),
+    "402-credits": problem(
+        402, "CreditsDepleted", "Your enrolled account [1001] does not have any credits to fulfill"
+        " this request.", "credits", account_id=1001),
+    "403-spend-cap": problem(
+        403, "SpendCapReached", "Your enrolled account [1001] has reached its billing cycle spend"
+        " cap.", "credits", account_id=1001, reset_date="2026-12-01"),
     # the app
     "403-93": v1_error(
-        403, 93, "This application is not allowed to access or delete your direct messages."
-    ),
+        403, 93, "This application is not allowed to access or delete your direct messages."),
     "403-oauth1-permissions": _APP_LACKS_DMS,
-    "403-oauth1-permissions-x-com": Answer(
-        403,
-        json={
-            "title": "Forbidden",
-            "status": 403,
-            "detail": "Your client app is not configured with the appropriate oauth1 app"
-            " permissions for this endpoint.",
-            "type": "https://api.x.com/2/problems/oauth1-permissions",
-        },
-    ),
+    "403-oauth1-permissions-x-com": Answer(403, json={
+        **_APP_LACKS_DMS.json, "type": "https://api.x.com/2/problems/oauth1-permissions"}),
     "403-261": v1_error(403, 261, "Application cannot perform write actions."),
-    "403-client-not-enrolled": Answer(
-        403,
-        json={
-            "client_id": "10010010",
-            "title": "Client Forbidden",
-            "detail": "When authenticating requests to the Twitter API v2 endpoints, you must use"
-            " keys and tokens from a Twitter developer App that is attached to a Project. You can"
-            " create a project via the developer portal.",
-            "reason": "client-not-enrolled",
-            "required_enrollment": "Appropriate Level of API Access",
-            "registration_url": "https://developer.twitter.com/en/docs/projects/overview",
-            "type": "https://api.twitter.com/2/problems/client-forbidden",
-        },
-    ),
+    "403-client-not-enrolled": problem(
+        403, "Client Forbidden", "When authenticating requests to the Twitter API v2 endpoints, you"
+        " must use keys and tokens from a Twitter developer App that is attached to a Project. You"
+        " can create a project via the developer portal.", "client-forbidden",
+        client_id="10010010", reason="client-not-enrolled",
+        required_enrollment="Appropriate Level of API Access",
+        registration_url="https://developer.twitter.com/en/docs/projects/overview"),
     "403-client-not-enrolled-type": problem(
-        403, "Client Forbidden", "This client is not enrolled.", "client-not-enrolled"
-    ),
+        403, "Client Forbidden", "This client is not enrolled.", "client-not-enrolled"),
     "403-453": v1_error(
-        403,
-        453,
-        "You currently have access to a subset of X API V2 endpoints and limited v1.1 endpoints"
-        " (e.g. media post, oauth) only. If you need access to this endpoint, you may need a"
-        " different access level.",
-    ),
+        403, 453, "You currently have access to a subset of X API V2 endpoints and limited v1.1"
+        " endpoints (e.g. media post, oauth) only. If you need access to this endpoint, you may"
+        " need a different access level."),
     "403-unsupported-authentication": problem(
-        403,
-        "Unsupported Authentication",
-        "Authenticating with OAuth 1.0a User Context is forbidden for this endpoint.",
-        "unsupported-authentication",
-    ),
+        403, "Unsupported Authentication", "Authenticating with OAuth 1.0a User Context is"
+        " forbidden for this endpoint.", "unsupported-authentication"),
     # the sending account
     "403-user-suspended-us": problem(
-        403, "Forbidden", "The user used for authentication is suspended", "user-suspended"
-    ),
+        403, "Forbidden", "The user used for authentication is suspended", "user-suspended"),
     "403-user-suspended-us-by-name": problem(
-        403, "Forbidden", "User has been suspended: [sentinel_bot].", "user-suspended"
-    ),
+        403, "Forbidden", "User has been suspended: [sentinel_bot].", "user-suspended"),
     "403-64": v1_error(
-        403, 64, "Your account is suspended and is not permitted to access this feature."
-    ),
+        403, 64, "Your account is suspended and is not permitted to access this feature."),
     "403-226": v1_error(
-        403,
-        226,
-        "This request looks like it might be automated. To protect our users from spam and other"
-        " malicious activity, we can't complete this action right now. Please try again later.",
-    ),
+        403, 226, "This request looks like it might be automated. To protect our users from spam"
+        " and other malicious activity, we can't complete this action right now. Please try again"
+        " later."),
     "403-326": v1_error(
-        403,
-        326,
-        "To protect our users from spam and other malicious activity, this account is temporarily"
-        " locked. Please log in to https://twitter.com to unlock your account.",
-    ),
+        403, 326, "To protect our users from spam and other malicious activity, this account is"
+        " temporarily locked. Please log in to https://twitter.com to unlock your account."),
     # one recipient
     "403-349": v1_error(403, 349, "You cannot send messages to this user."),
     "403-150": v1_error(403, 150, "You cannot send messages to users who are not following you."),
@@ -368,20 +288,17 @@ ERRORS: dict[str, Answer] = {
     "403-not-permitted": problem(403, "Forbidden", "This operation is not permitted."),
     "403-63": v1_error(403, 63, "User has been suspended."),
     "403-user-suspended-them": problem(
-        403, "Forbidden", "User has been suspended: [2002].", "user-suspended"
-    ),
+        403, "Forbidden", "User has been suspended: [2002].", "user-suspended"),
     "404-50": v1_error(404, 50, "User not found."),
     "404-108": v1_error(404, 108, "Cannot find specified user."),
     "404-resource-not-found": problem(404, "Not Found Error", "Not Found", "resource-not-found"),
     # this text
     "403-354-too-long": _TOO_LONG,
     "403-151-already-said": v1_error(
-        403, 151, "There was an error sending your message: Whoops! You already said that."
-    ),
+        403, 151, "There was an error sending your message: Whoops! You already said that."),
     "403-187-already-said": v1_error(403, 187, "Whoops! You already said that."),
     "403-151-other": v1_error(
-        403, 151, "There was an error sending your message: this link looks harmful."
-    ),
+        403, 151, "There was an error sending your message: this link looks harmful."),
     "400-invalid-request": _invalid("$.text: is not valid", text=["?"]),
     "413": _page(413, "Request Entity Too Large"),
     "413-empty": Answer(413, body=""),
@@ -397,14 +314,8 @@ ERRORS: dict[str, Answer] = {
     "429-88": v1_error(429, 88, "Rate limit exceeded"),
     "429-v2": _TOO_MANY,
     "429-usage-capped": problem(
-        429,
-        "UsageCapExceeded",
-        "Usage cap exceeded: Monthly product cap",
-        "usage-capped",
-        period="Monthly",
-        scope="Product",
-        account_id=1001,
-    ),
+        429, "UsageCapExceeded", "Usage cap exceeded: Monthly product cap", "usage-capped",
+        period="Monthly", scope="Product", account_id=1001),
     "429-empty": Answer(429, body=""),
     # X, or something before it, is ill
     "500-html": _page(500, "Internal Server Error"),
@@ -456,7 +367,7 @@ def parse_authorization(header: str) -> list[tuple[str, str]]:
         match = re.fullmatch(r'\s*([^\s="]+)="([^"]*)"\s*', part)
         if match is None:
             raise ValueError(f"malformed Authorization header near {part!r}")
-        parameters.append((unquote(match.group(1)), unquote(match.group(2))))
+        parameters.append((unquote(match[1]), unquote(match[2])))
     return parameters
 
 
@@ -482,11 +393,8 @@ def signature_base_string(method: str, uri: str, parameters: Iterable[tuple[str,
     `parameters` are those of query, form body and header, decoded; what must not be signed
     (realm, oauth_signature) is left out here.
     """
-    pairs = sorted(
-        (percent_encode(name), percent_encode(value))
-        for name, value in parameters
-        if name not in ("realm", "oauth_signature")
-    )
+    pairs = sorted((percent_encode(name), percent_encode(value)) for name, value in parameters
+                   if name not in ("realm", "oauth_signature"))  # fmt: skip
     normalized = "&".join(f"{name}={value}" for name, value in pairs)
     return "&".join((method.upper(), percent_encode(uri), percent_encode(normalized)))
 
@@ -538,10 +446,11 @@ class _Window:
 
 
 class _Refused(Exception):
-    def __init__(self, answer: Answer, bad_signature: str = "") -> None:
+    """A request that does not get in: what is wrong with its signature, and the answer."""
+
+    def __init__(self, bad_signature: str, answer: Answer = _BAD_SIGNATURE) -> None:
         super().__init__(bad_signature)
         self.answer = answer
-        self.bad_signature = bad_signature
 
 
 @dataclass
@@ -553,13 +462,12 @@ class _Rule:
 
 
 class FakeX:
-    """X on loopback; see the module's docstring. Use it in a `with` block, or start() and stop().
+    """X on loopback; see the module's docstring. Use it in a `with` block, or start() and stop();
+    a start() after that comes back on the same port, with the same tokens, CA and memory.
 
-    port          0 takes a free one. After stop(), start() comes back on the same port, with the
-                  same tokens, CA and memory
     limit         DMs that may be sent in `window` seconds. One X refuses for its text or its
                   recipient counts, a 429 does not, nor does what was not `accept`ed by answer()
-    daily_limit   DMs that may be sent in `day` seconds; None for no such limit, and no headers
+    daily_limit   DMs that may be sent in a day; None for no such limit, and no headers
     access_level  the app's permission. As with X, an access token keeps the one it was made
                   under. None leaves x-access-level out
     tls           the certificate: good, or signed by a CA that `env` does not name, or for
@@ -577,25 +485,13 @@ class FakeX:
     """
 
     def __init__(
-        self,
-        *,
-        port: int = 0,
-        limit: int = 15,
-        window: float = 900.0,
-        daily_limit: int | None = None,
-        day: float = 86_400.0,
-        access_level: str | None = "read-write-directmessages",
-        tls: Tls = "good",
-    ) -> None:
-        self.port = port
-        self.limit = limit
-        self.window = window
-        self.daily_limit = daily_limit
-        self.day = day
-        self.access_level = access_level
-        self.tls: Tls = tls
-        self.rate_limit_headers = True
-        self.clock_offset = 0.0
+        self, *, limit: int = 15, window: float = 900.0, daily_limit: int | None = None,
+        access_level: str | None = "read-write-directmessages", tls: Tls = "good",
+    ) -> None:  # fmt: skip
+        self.port = 0  # until it is started
+        self.limit, self.window, self.daily_limit = limit, window, daily_limit
+        self.access_level, self.tls = access_level, tls
+        self.rate_limit_headers, self.clock_offset = True, 0.0
 
         self.consumer_key = _random(25)
         self.consumer_secret = _random(50)
@@ -617,7 +513,6 @@ class FakeX:
         self._rules: list[_Rule] = []
         self._window = _Window()
         self._day = _Window()
-        self._events = 0
 
         self._changed = threading.Condition()  # guards all of the above; an RLock inside
         self._changes = 0
@@ -637,16 +532,13 @@ class FakeX:
 
     def start(self) -> FakeX:
         """Listen on 127.0.0.1, in threads of its own. Returns itself."""
-        if self._listener is not None:
-            raise RuntimeError("it is running already")
         self._context(self.tls)  # says what is wrong here rather than in a thread
         listener = self._bind()
         self.port = listener.getsockname()[1]
         listener.settimeout(0.25)  # where shutdown() does not wake accept()
         self._listener, self._stopping = listener, threading.Event()
-        self._acceptor = threading.Thread(
-            target=self._accept, args=(listener, self._stopping), name="fake_x", daemon=True
-        )
+        self._acceptor = threading.Thread(target=self._accept, args=(listener, self._stopping),
+                                          name="fake_x", daemon=True)  # fmt: skip
         self._acceptor.start()
         return self
 
@@ -709,19 +601,14 @@ class FakeX:
             return self._contexts[tls]
 
     def _new_context(self, tls: Tls) -> ssl.SSLContext:
-        if tls == "good":
-            certificate = self._ca.issue_cert(*HOSTS)
-        elif tls == "unknown-ca":
+        certificate = self._ca.issue_cert(*HOSTS)
+        if tls == "unknown-ca":
             certificate = trustme.CA().issue_cert(*HOSTS)
         elif tls == "wrong-name":
             certificate = self._ca.issue_cert("api.example.net")
         elif tls == "expired":
-            if "not_after" not in inspect.signature(self._ca.issue_cert).parameters:
-                raise RuntimeError("tls='expired' needs a trustme that knows not_after")
             yesterday = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
             certificate = self._ca.issue_cert(*HOSTS, not_after=yesterday)
-        else:
-            raise ValueError(f"no such tls: {tls!r}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate.configure_cert(context)
         return context
@@ -731,16 +618,9 @@ class FakeX:
     @property
     def env(self) -> dict[str, str]:
         """The environment variables that point a program at this X."""
-        if not self.port:
-            raise RuntimeError("the port is known only after start()")
         proxy = f"http://127.0.0.1:{self.port}"
-        return {
-            "HTTPS_PROXY": proxy,
-            "https_proxy": proxy,
-            "REQUESTS_CA_BUNDLE": self.ca_bundle,
-            "NO_PROXY": "",
-            "no_proxy": "",
-        }
+        return {"HTTPS_PROXY": proxy, "https_proxy": proxy, "NO_PROXY": "", "no_proxy": "",
+                "REQUESTS_CA_BUNDLE": self.ca_bundle}  # fmt: skip
 
     def add_user(self, screen_name: str, id: str, accepts_dms: bool = True) -> User:
         """Let there be another account, which can be looked up, and DMed if it `accepts_dms`."""
@@ -771,12 +651,9 @@ class FakeX:
             return self._request_tokens[oauth_token].pin
 
     def answer(
-        self,
-        answer: Answer | Callable[[Request], Answer],
-        times: int | None = 1,
-        path: str = "",
+        self, answer: Answer | Callable[[Request], Answer], times: int | None = 1, path: str = "",
         when: Callable[[Request], bool] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Answer the next `times` requests (None: all) that way, after what was asked for before.
 
         Only those are meant whose path begins with `path`, and of which `when` is true. `answer`
@@ -792,9 +669,8 @@ class FakeX:
         with self._changed:
             self._rules.clear()
 
-    def wait_for(
-        self, predicate: Callable[[], object], timeout: float = 10.0, what: str = ""
-    ) -> None:
+    def wait_for(self, predicate: Callable[[], object], timeout: float = 10.0,
+                 what: str = "") -> None:  # fmt: skip
         """Wait until `predicate` holds. AssertionError, saying what did happen, if it does not."""
         deadline = time.monotonic() + timeout
         while True:
@@ -804,10 +680,8 @@ class FakeX:
                 return
             left = deadline - time.monotonic()
             if left <= 0:
-                raise AssertionError(
-                    f"waited {timeout:g} s in vain{' for ' + what if what else ''}\n"
-                    + self.summary()
-                )
+                words = f" for {what}" if what else ""
+                raise AssertionError(f"waited {timeout:g} s in vain{words}\n{self.summary()}")
             with self._changed:
                 if self._changes == seen:
                     self._changed.wait(min(left, 0.1))  # it may hang on more than on us
@@ -821,9 +695,8 @@ class FakeX:
             for r in self.requests[-20:]:
                 lines += [f"  {_clock(r.at)} {r.method} {r.path} -> {r.status or 'no answer'}"]
             lines += [f"bad signature: {bad.reason}" for bad in self.bad_signatures]
-            lines += [f"refused to connect to {stranger}" for stranger in self.strangers]
-            lines += [f"TLS failed: {failure}" for failure in self.tls_failures]
-            lines += [f"fault in the fake: {fault!r}" for fault in self.faults]
+            for name in ("strangers", "tls_failures", "faults"):
+                lines.append(f"{name}: {getattr(self, name)}")
         return "\n".join(lines)
 
     # -- the API --
@@ -865,13 +738,11 @@ class FakeX:
         """What to answer (all that X adds of its own filled in), and with which headers."""
         with self._changed:
             headers = {"date": formatdate(self._now(), usegmt=True), "server": "fake_x"}
-            if request.method == "GET" and request.path == "/oauth/authorize":
-                return self._authorize_page(request), headers
             try:
                 credentials = self._authenticate(request)
             except _Refused as refused:
-                if refused.bad_signature:
-                    self.bad_signatures.append(BadSignature(refused.bad_signature, request))
+                if str(refused):
+                    self.bad_signatures.append(BadSignature(str(refused), request))
                 self._touch()
                 return refused.answer, headers
             answer = self._misbehaviour(request)
@@ -892,57 +763,53 @@ class FakeX:
     def _authenticate(self, request: Request) -> _Credentials:
         """Check the OAuth 1.0a signature (RFC 5849 §3.2); raises _Refused."""
 
-        def bad(reason: str, answer: Answer = _BAD_SIGNATURE) -> _Refused:
-            return _Refused(answer, reason)
-
         try:
             signed = parse_authorization(request.headers.get("authorization", ""))
         except ValueError as error:
-            raise bad(str(error)) from None
+            raise _Refused(str(error)) from None
         if len(dict(signed)) != len(signed):
-            raise bad("a parameter stands twice in the Authorization header")
+            raise _Refused("a parameter stands twice in the Authorization header")
         oauth = dict(signed)
         if oauth.get("oauth_consumer_key") != self.consumer_key:
-            raise bad("unknown consumer key")
+            raise _Refused("unknown consumer key")
         if oauth.get("oauth_signature_method") != "HMAC-SHA1":
-            raise bad("the signature method is not HMAC-SHA1")
+            raise _Refused("the signature method is not HMAC-SHA1")
         if oauth.get("oauth_version", "1.0") != "1.0":
-            raise bad("the OAuth version is not 1.0")
+            raise _Refused("the OAuth version is not 1.0")
 
         token, access_level = oauth.get("oauth_token", ""), self.access_level
         if request.path == "/oauth/request_token":
             token_secret = ""
         elif request.path == "/oauth/access_token":
             if token not in self._request_tokens:
-                raise bad("unknown request token")
+                raise _Refused("unknown request token")
             token_secret = self._request_tokens[token].secret
         else:
             if token not in self._access_tokens:
-                raise bad("unknown access token")
+                raise _Refused("unknown access token")
             token_secret = self._access_tokens[token].secret
             access_level = self._access_tokens[token].access_level
             if self._access_tokens[token].revoked:
-                raise _Refused(ERRORS["401-code-89"])
+                raise _Refused("", ERRORS["401-code-89"])
 
         parameters = parse_qsl(request.query, keep_blank_values=True)
         parameters += form_parameters(request.headers.get("content-type", ""), request.body)
         parameters += signed
-        base_string = signature_base_string(
-            request.method, base_string_uri("https", request.host, request.path), parameters
-        )
+        uri = base_string_uri("https", request.host, request.path)
+        base_string = signature_base_string(request.method, uri, parameters)
         expected = hmac_sha1_signature(base_string, self.consumer_secret, token_secret)
         given = oauth.get("oauth_signature", "")
         if not hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace")):
-            raise bad(f"wrong signature; the base string is {base_string}")
+            raise _Refused(f"wrong signature; the base string is {base_string}")
 
         timestamp = oauth.get("oauth_timestamp", "")
         if not re.fullmatch(r"[0-9]{1,12}", timestamp):
-            raise bad("the timestamp is not a number")
+            raise _Refused("the timestamp is not a number")
         if abs(int(timestamp) - self._now()) > CLOCK_TOLERANCE:
-            raise bad("timestamp out of bounds", ERRORS["401-code-135"])
+            raise _Refused("timestamp out of bounds", ERRORS["401-code-135"])
         nonce = oauth.get("oauth_nonce", "")
         if not nonce or nonce in self._nonces:
-            raise bad("the nonce was used before" if nonce else "there is no nonce")
+            raise _Refused("the nonce was used before" if nonce else "there is no nonce")
         self._nonces.add(nonce)
         return _Credentials(dict(parameters), token, access_level)
 
@@ -957,8 +824,6 @@ class FakeX:
                 return self._receive_dm(request, credentials)
         if request.method == "GET" and request.path.startswith("/2/users/"):
             return self._look_up(unquote(request.path[len("/2/users/") :]), credentials)
-        if request.method == "GET" and request.path == "/2/users":
-            return self._look_up("", credentials)
         return _NO_SUCH_PAGE
 
     def _issue_request_token(self, credentials: _Credentials) -> Answer:
@@ -970,88 +835,43 @@ class FakeX:
         self._request_tokens[token] = _RequestToken(secret, pin)
         return _form(oauth_token=token, oauth_token_secret=secret, oauth_callback_confirmed="true")
 
-    def _authorize_page(self, request: Request) -> Answer:
-        """The page where a person approves the app. To open it is to approve."""
-        oauth_token = dict(parse_qsl(request.query)).get("oauth_token", "")
-        token = self._request_tokens.get(oauth_token)
-        if token is None or token.spent:
-            words = "the request token for this page is invalid"
-        else:
-            words = f"your PIN: <kbd><code>{html.escape(self.pin(oauth_token))}</code></kbd>"
-        status = 403 if token is None or token.spent else 200
-        return Answer(status, body=f"<!DOCTYPE html><title>fake X</title><p>{words}</p>\n")
-
     def _issue_access_token(self, credentials: _Credentials) -> Answer:
         """docs.x.com, "POST oauth/access_token". One attempt a request token."""
         request_token = self._request_tokens[credentials.token]
-        if request_token.spent:
-            return Answer(401, body="Invalid request token", content_type="text/html")
-        request_token.spent = True
         right = credentials.parameters.get("oauth_verifier") == request_token.pin
-        if not right or not request_token.approved:
+        spent, request_token.spent = request_token.spent, True
+        if spent or not right or not request_token.approved:
             return ERRORS["401-wrong-pin"]
         token, secret = self.token()
-        return _form(
-            oauth_token=token,
-            oauth_token_secret=secret,
-            user_id=self.account.id,
-            screen_name=self.account.screen_name,
-        )
+        return _form(oauth_token=token, oauth_token_secret=secret, user_id=self.account.id,
+                     screen_name=self.account.screen_name)  # fmt: skip
 
     def _look_up(self, which: str, credentials: _Credentials) -> Answer:
-        """docs.x.com, "User lookup": /2/users?ids=, /2/users/{id}, /2/users/by…, /2/users/me."""
-        parameters = credentials.parameters
-        by_name = which == "by" or which.startswith("by/")
+        """docs.x.com, "User lookup": /2/users/me, /2/users/{id}, /2/users/by/username/{name}; and
+        /2/users/by?usernames=, of one."""
+        value, parameter, form = which, "id", r"[0-9]{1,19}"
         if which == "me":
-            wanted, parameter = [self.account.id], "id"
-        elif which in ("", "by"):
-            parameter = "usernames" if by_name else "ids"
-            wanted = parameters.get(parameter, "").split(",")
-        elif which.startswith("by/username/"):
-            wanted, parameter = [which[len("by/username/") :]], "username"
-        else:
-            wanted, parameter = [which], "id"
-        form = r"[A-Za-z0-9_]{1,15}" if by_name else r"[0-9]{1,19}"
-        for value in wanted:
-            if not re.fullmatch(form, value):
-                message = f"The `{parameter}` query parameter value [{value}] is not valid"
-                return _invalid(message, **{parameter: [value]})
-        fields = parameters.get("user.fields", "").split(",")
-        found: list[dict[str, object]] = []
-        missing: list[dict[str, str]] = []
-        for value in wanted:
-            user = self._find(value, by_name)
-            if user is None:
-                missing.append(_not_found(value, parameter))
-                continue
-            data: dict[str, object] = {
-                "id": user.id,
-                "name": user.screen_name,
-                "username": user.screen_name,
-            }
-            if "receives_your_dm" in fields:
-                data["receives_your_dm"] = user.accepts_dms
-            found.append(data)
-        body: dict[str, object] = {}
-        if found:
-            body["data"] = found if parameter in ("ids", "usernames") else found[0]
-        if missing:
-            body["errors"] = missing
-        return Answer(200, json=body)
-
-    def _find(self, value: str, by_name: bool) -> User | None:
-        if not by_name:
-            return self._users.get(value)
+            value = self.account.id
+        elif which == "by" or which.startswith("by/username/"):
+            value = credentials.parameters.get("usernames", which[len("by/username/") :])
+            parameter, form = "username", r"[A-Za-z0-9_]{1,15}"
+        if not re.fullmatch(form, value):
+            message = f"The `{parameter}` query parameter value [{value}] is not valid"
+            return _invalid(message, **{parameter: [value]})
         for user in self._users.values():
-            if user.screen_name.lower() == value.lower():
-                return user
-        return None
+            if value.lower() in (user.id, user.screen_name.lower()):
+                name = user.screen_name
+                data: dict[str, object] = {"id": user.id, "name": name, "username": name}
+                if "receives_your_dm" in credentials.parameters.get("user.fields", ""):
+                    data["receives_your_dm"] = user.accepts_dms
+                return Answer(200, json={"data": [data] if which == "by" else data})
+        return Answer(200, json={"errors": [_not_found(value, parameter)]})
 
     def _receive_dm(self, request: Request, credentials: _Credentials) -> Answer:
         """docs.x.com, "Create a DM message by participant ID"."""
         now = self._now()
         self._window.roll(now, self.window)
-        self._day.roll(now, self.day)
+        self._day.roll(now, DAY)
         over_daily = self.daily_limit is not None and self._day.used >= self.daily_limit
         if self._window.used >= self.limit or over_daily:
             self.refused_429.append(time.time())
@@ -1063,10 +883,8 @@ class FakeX:
             return _APP_LACKS_DMS
         recipient_id = unquote(request.recipient_id)
         if not re.fullmatch(r"[0-9]{1,19}", recipient_id):
-            return _invalid(
-                f"The `participant_id` path parameter value [{recipient_id}] is not valid",
-                participant_id=[recipient_id],
-            )
+            words = f"The `participant_id` path parameter value [{recipient_id}] is not valid"
+            return _invalid(words, participant_id=[recipient_id])
         text = request.text
         if not request.headers.get("content-type", "").lower().startswith("application/json"):
             return _invalid("Content-Type must be application/json")
@@ -1077,13 +895,11 @@ class FakeX:
         recipient = self._users.get(recipient_id)
         if recipient is None or not recipient.accepts_dms:
             return _NO_PERMISSION
-        self.dms.append(DM(recipient_id, text, time.time(), request.host))
-        self._events += 1
+        self.dms.append(DM(recipient_id, text, time.time()))
         ids = sorted((self.account.id, recipient_id), key=int)
-        event = str(1_800_000_000_000_000_000 + self._events)
-        return Answer(
-            201, json={"data": {"dm_conversation_id": "-".join(ids), "dm_event_id": event}}
-        )
+        event = str(1_800_000_000_000_000_000 + len(self.dms))
+        data = {"dm_conversation_id": "-".join(ids), "dm_event_id": event}
+        return Answer(201, json={"data": data})
 
     def _limit_headers(self, exhausted: bool) -> dict[str, str]:
         """docs.x.com, "Rate limits". A reset is a whole second, and never too early.
@@ -1097,16 +913,14 @@ class FakeX:
         def of(name: str, limit: int, window: _Window, length: float) -> dict[str, str]:
             open_ = now < window.ends
             left = max(0, limit - window.used) if open_ else limit
-            return {
-                f"{name}-limit": str(limit),
-                f"{name}-remaining": str(left),
-                f"{name}-reset": str(math.ceil(window.ends if open_ else now + length)),
-            }
+            reset = math.ceil(window.ends if open_ else now + length)
+            return {f"{name}-limit": str(limit), f"{name}-remaining": str(left),
+                    f"{name}-reset": str(reset)}  # fmt: skip
 
         headers = of("x-rate-limit", self.limit, self._window, self.window)
         if self.daily_limit is not None:
             name = "x-user-limit-24hour"
-            headers.update(of(name, self.daily_limit, self._day, self.day))
+            headers.update(of(name, self.daily_limit, self._day, DAY))
         if exhausted and headers.get("x-user-limit-24hour-remaining") != "0":
             headers["x-rate-limit-remaining"] = "0"
         return headers
@@ -1127,30 +941,21 @@ def _form(**parameters: str) -> Answer:
 
 def _not_found(value: str, parameter: str) -> dict[str, str]:
     return {
-        "value": value,
-        "detail": f"Could not find user with {parameter}: [{value}].",
-        "title": "Not Found Error",
-        "resource_type": "user",
-        "parameter": parameter,
-        "resource_id": value,
-        "type": "https://api.twitter.com/2/problems/resource-not-found",
-    }
+        "value": value, "detail": f"Could not find user with {parameter}: [{value}].",
+        "title": "Not Found Error", "resource_type": "user", "parameter": parameter,
+        "resource_id": value, "type": "https://api.twitter.com/2/problems/resource-not-found",
+    }  # fmt: skip
 
 
 def _overlay(genuine: Answer, wanted: Answer) -> Answer:
     """X's own answer, changed in what `wanted` names."""
     own_body = wanted.status is not None or wanted.body is not None or wanted.json is not None
-    return Answer(
-        status=genuine.status if wanted.status is None else wanted.status,
+    return replace(
+        wanted, status=wanted.status or genuine.status,
         json=wanted.json if own_body else genuine.json,
         body=wanted.body if own_body else genuine.body,
-        headers=wanted.headers,
         content_type=wanted.content_type or (None if own_body else genuine.content_type),
-        delay=wanted.delay,
-        mode=wanted.mode,
-        accept=wanted.accept,
-        every=wanted.every,
-    )
+    )  # fmt: skip
 
 
 # ---- one connection ----
@@ -1170,9 +975,7 @@ class _Connection:
     """A client's connection, from the CONNECT to its end, in a thread of its own."""
 
     def __init__(self, x: FakeX, sock: socket.socket, stopping: threading.Event) -> None:
-        self.x = x
-        self.sock = sock
-        self.stopping = stopping
+        self.x, self.sock, self.stopping = x, sock, stopping
         self.thread = threading.Thread(target=self._run, name="fake_x", daemon=True)
 
     def hang_up(self) -> None:
@@ -1222,26 +1025,28 @@ class _Connection:
                 self._acknowledge()
         request = self._parse(io.BytesIO(head))
         if request.method != "CONNECT":
-            self._plain(request)
+            where = request.path if "//" in request.path else request.headers.get("host", "")
+            self.x._note(self.x.strangers, where)
+            self.sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
             raise _Closed
         host, _, port = request.path.lower().rpartition(":")
         if host not in HOSTS or port != "443":
             self.x._note(self.x.strangers, request.path.lower())
-            self._connected(host, port, 403)
+            self._connected(host, 403)
             self.sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
             raise _Closed
         request.host = host
         with self.x._changed:
             answer = self.x._misbehaviour(request, connect=True)
         if answer.mode == "stall-connect":
-            self._connected(host, port, None)
+            self._connected(host, None)
             self._wait(None)
         self._wait(answer.delay)
         if answer.mode == "refuse-connect":
-            self._connected(host, port, 502)
+            self._connected(host, 502)
             self.sock.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
             raise _Closed
-        self._connected(host, port, 200)
+        self._connected(host, 200)
         self.sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         try:
             self.sock = self.x._context(self.x.tls).wrap_socket(
@@ -1256,22 +1061,8 @@ class _Connection:
             raise _Closed from None
         return host
 
-    def _connected(self, host: str, port: str, status: int | None) -> None:
-        number = int(port) if port.isdecimal() else 0
-        self.x._note(self.x.connects, Connect(host, number, time.time(), status))
-
-    def _plain(self, request: Request) -> None:
-        """Plain HTTP: the authorize page, for a person's browser. All else is a stranger."""
-        if request.method == "GET" and request.path == "/oauth/authorize":
-            with self.x._changed:
-                answer = self.x._authorize_page(request)
-            self.x._touch()
-        else:
-            where = request.path if "//" in request.path else request.headers.get("host", "")
-            self.x._note(self.x.strangers, where)
-            answer = _page(403, "Forbidden")
-        head, body = _serialize(answer, {"connection": "close"})
-        self.sock.sendall(head + body)
+    def _connected(self, host: str, status: int | None) -> None:
+        self.x._note(self.x.connects, Connect(host, time.time(), status))
 
     # -- the API's HTTP --
 
@@ -1289,15 +1080,10 @@ class _Connection:
         """Receive one request and answer it."""
         request = self._parse(reader)
         request.host = host
-        length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or "transfer-encoding" in request.headers:
-            self.sock.sendall(b"HTTP/1.1 411 Length Required\r\nContent-Length: 0\r\n\r\n")
-            raise _Closed
-        if request.headers.get("expect", "").lower() == "100-continue":
-            self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        length = int(request.headers.get("content-length", 0))
         self._acknowledge()
-        request.body = reader.read(int(length))
-        if len(request.body) < int(length):
+        request.body = reader.read(length)
+        if len(request.body) < length:
             raise _Closed
         request.at = time.time()
         self.x._note(self.x.requests, request)
@@ -1333,72 +1119,12 @@ def _serialize(answer: Answer, headers: dict[str, str]) -> tuple[bytes, bytes]:
     kind = "text/html" if body.startswith(b"<") else "application/json"
     fields: dict[str, str | None] = dict(headers)
     fields["content-type"] = answer.content_type or f"{kind}; charset=utf-8"
-    if answer.status != 204:
-        fields["content-length"] = str(
-            max(2, len(body)) if answer.mode == "truncated" else len(body)
-        )
+    if answer.mode == "truncated":  # there was more to come
+        fields["content-length"] = str(max(2, len(body)))
+    elif answer.status != 204:
+        fields["content-length"] = str(len(body))
     fields.update({name.lower(): value for name, value in answer.headers.items()})
     status = answer.status or 200
     lines = [f"HTTP/1.1 {status} {http.client.responses.get(status, 'Unknown')}"]
     lines += [f"{name}: {value}" for name, value in fields.items() if value is not None]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), body
-
-
-# ---- by hand ----
-
-
-def main() -> None:
-    """Serve until Ctrl-C, and say what happens."""
-    parser = argparse.ArgumentParser(description="A stand-in for X on loopback, to try things on.")
-    parser.add_argument("--port", type=int, default=0, help="default: a free one")
-    parser.add_argument("--limit", type=int, default=15, help="DMs a window (default: 15)")
-    parser.add_argument("--window", type=float, default=900.0, help="seconds (default: 900)")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
-    options = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a DM may hold what a terminal cannot
-
-    x = FakeX(port=options.port, limit=options.limit, window=options.window)
-    users = [x.add_user("oncall", "2002"), x.add_user("second", "2003")]
-    if options.delay:
-        x.answer(Answer(delay=options.delay), times=None)
-    with x:
-        for name, value in x.env.items():
-            print(f"export {name}={value}")
-        access_token, access_token_secret = x.token()
-        print(f"\nconsumer key:        {x.consumer_key}\nconsumer secret:     {x.consumer_secret}")
-        print(f"access token:        {access_token}\naccess token secret: {access_token_secret}")
-        print("recipients:          " + ", ".join(f"{u.screen_name} = {u.id}" for u in users))
-        print(f"authorize page:      http://127.0.0.1:{x.port}/oauth/authorize?oauth_token=...\n")
-        sys.stdout.flush()
-        try:
-            _report(x)
-        except KeyboardInterrupt:
-            print()
-
-
-def _report(x: FakeX) -> None:
-    """Print DMs, PINs and what went wrong, for ever."""
-    told: set[str] = set()
-    dms = refused = bad = strangers = 0
-    while True:
-        with x._changed:
-            for token in [t for t in x._request_tokens if t not in told]:
-                told.add(token)
-                print(f"PIN for oauth_token {token}: {x.pin(token)}")
-            for dm in x.dms[dms:]:
-                print(f"{_clock(dm.at)} DM to {dm.recipient_id}:\n{dm.text}")
-            for at in x.refused_429[refused:]:
-                print(f"{_clock(at)} refused a DM: over the rate limit")
-            for failure in x.bad_signatures[bad:]:
-                print(f"{_clock(failure.request.at)} bad signature: {failure.reason}")
-            for stranger in x.strangers[strangers:]:
-                print(f"refused to connect to {stranger}")
-            dms, refused = len(x.dms), len(x.refused_429)
-            bad, strangers = len(x.bad_signatures), len(x.strangers)
-            sys.stdout.flush()
-            x._changed.wait(1)
-
-
-if __name__ == "__main__":
-    main()

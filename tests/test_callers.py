@@ -1,7 +1,7 @@
 """What README.md shows for swatch, systemd, cron and others works as it stands there.
 
 This system is booted once more in a container, under a layer in memory, and there the README is
-followed word for word: by root, whose programs all send as the one user who was authorized.
+followed word for word: by root, whose programs all become the one user who sends.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from pathlib import Path
 import pytest
 from conftest import COMMAND, PROJECT, until
 from fake_x import ERRORS, Answer, FakeX
-from test_readme import EXAMPLE, README, block, flat
+from test_end_to_end import walk
+from test_readme import EXAMPLE, README, block, flat, section
 
 HOSTILE = """-n --to x '"$(touch /pwned)`touch /pwned`; touch /pwned # * ~ \\ %s %% \\n é <ip>"""
-AS_SENTINEL = "runuser -u sentinel --"
 TREES = [tree for tree in map(Path("/sys/fs/cgroup").joinpath, (".", "systemd", "unified"))
          if (tree / "cgroup.procs").exists()]  # fmt: skip
-CONFIG = "/var/lib/sentinel/.config/bird_sentinel/config.ini"
+HOME = "/var/lib/bird_sentinel"
+CONFIG = f"{HOME}/.config/bird_sentinel/config.ini"
 
 
 class Machine:
@@ -41,9 +42,8 @@ class Machine:
         ours = [PROJECT, Path(sys.prefix), Path(sys.base_prefix)]
         opened = {f"{root}{path}" for our in ours for path in (our, *our.parents)}
         here = os.stat("/").st_dev
-        binds = [
-            f"--bind-ro={root if our.stat().st_dev == here else ''}{our}:{our}" for our in ours[:2]
-        ]
+        binds = [f"--bind-ro={root if our.stat().st_dev == here else ''}{our}:{our}"
+                 for our in ours[:2]]  # fmt: skip
         # and a control group of its own, as several such machines may run side by side
         start = f"""
             for tree in {" ".join(map(str, TREES))}; do
@@ -55,7 +55,8 @@ class Machine:
             mkdir {directory}/upper {directory}/work {root}
             mount -t overlay overlay {root} \
                 -o lowerdir=/,upperdir={directory}/upper,workdir={directory}/work
-            rm -f {root}/etc/machine-id {root}/etc/cron.d/* {root}/etc/fail2ban/jail.d/*
+            cd {root}
+            rm -rf etc/machine-id etc/cron.d/* etc/fail2ban/jail.d/* root/.config/bird_sentinel
             chmod o+rx {" ".join(opened)}
             exec systemd-nspawn --quiet --register=no --keep-unit --resolv-conf=off \
                 --link-journal=no --machine=readme \
@@ -120,17 +121,7 @@ class Machine:
         adduser, authorize = block("as-written:user").splitlines()
         self.sh(adduser)
         way = [f"HTTPS_PROXY={self.x.env['HTTPS_PROXY']}", "REQUESTS_CA_BUNDLE=/etc/ssl/x.pem"]
-        process = subprocess.Popen(self.enter(*way, "sh", "-ec", authorize), text=True,
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
-        assert process.stdin and process.stdout
-        process.stdin.write(f"{self.x.consumer_key}\n{self.x.consumer_secret}\noncall\n")
-        process.stdin.flush()
-        for line in process.stdout:
-            page = re.search(r"oauth_token=([^\s&]+)", line)
-            if page:
-                process.stdin.write(self.x.pin(page[1]) + "\n")
-                process.stdin.flush()
-        assert process.wait() == 0
+        walk(self.x, self.enter(*way, "sh", "-ec", authorize))
 
     def dm(self, words: str) -> str:
         """The only DM with these words in it, when it is there."""
@@ -165,20 +156,17 @@ class Machine:
         for group in sorted(groups, reverse=True):
             with contextlib.suppress(OSError):
                 group.rmdir()
-        return not any((tree / self.group).exists() for tree in TREES)
+        return not any(group.exists() for group in groups)
 
 
 def required(*programs: str) -> None:
     """Skip a test whose programs are not here; where CI is set, that is a failure."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    missing = [program for program in programs if not shutil.which(program, path=path)]
-    why = f"there is no {', '.join(missing)}" if missing else ""
+    why = [f"there is no {name}" for name in programs if not shutil.which(name, path=path)]
     if os.geteuid():
-        why = "a container wants root"
-    if why and "CI" in os.environ:
-        pytest.fail(why)
+        why.append("a container wants root")
     if why:
-        pytest.skip(why)
+        (pytest.fail if "CI" in os.environ else pytest.skip)(why[0])
 
 
 @pytest.fixture(scope="module")
@@ -199,11 +187,12 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 @pytest.fixture
 def machine(booted: Machine) -> Iterator[Machine]:
     """The machine, authorized, with nothing queued and nothing waiting."""
-    booted.sh(f"pkill -KILL -u sentinel || true; rm -rf {Path(CONFIG).parent}/queue")
+    booted.sh(f"pkill -KILL -u bird_sentinel || true; rm -rf {Path(CONFIG).parent}/queue")
     booted.x.clear_answers()
     booted.x.dms.clear()
     yield booted
-    assert booted.sh("ls /pwned 2>&1 || true").startswith("ls: ")
+    # what a log line says was not run, and nothing was kept but by the one user who sends
+    assert booted.sh("ls -d /pwned /root/.config/bird_sentinel 2>/dev/null || true") == ""
 
 
 def at_once(table: str) -> str:
@@ -214,70 +203,75 @@ def at_once(table: str) -> str:
 # ---- swatch ----
 
 
-def test_the_swatch_unit_alerts_once_after_a_reload_an_unclean_end_and_a_restart(
-    machine: Machine,
-) -> None:
-    def pids() -> set[str]:
-        main = "systemctl show -P MainPID swatchdog"
-        return set(machine.sh(f"{main}; pgrep -u sentinel -x journalctl || true").split())
+def watched(machine: Machine, reader: str, before: str = "") -> str:
+    """The process which reads for swatch, once it does, and it is not the one of before."""
+    pids = f"pgrep -u bird_sentinel -x {reader} || true"
+    until(lambda: machine.sh(pids).split() not in ([], [before]), 20, "nobody reads")
+    time.sleep(0.5)  # it goes to the end of what it reads
+    (found,) = machine.sh(pids).split()
+    return found
 
-    def came_up(before: set[str]) -> None:
-        until(lambda: len(pids() - before - {"0"}) == 2, 20, "not started")
-        time.sleep(0.5)  # journalctl goes to the journal's end
 
-    def alert(name: str) -> None:
+def test_the_swatch_unit_alerts_once_after_a_reload_a_crash_and_a_restart(machine: Machine) -> None:
+    def alert(name: str, before: str) -> str:
+        reader = watched(machine, "journalctl", before)
         machine.run("logger", "-t", "arpwatch", "--", f"flip flop {name} {HOSTILE}")
         assert HOSTILE in machine.dm(f"flip flop {name}")
+        return reader
 
     machine.put("/etc/swatchdogrc", EXAMPLE)
     machine.as_written("caller:swatch-unit")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "start", "swatchdog")
-    came_up(set())
-    alert("at first")
-    (main,) = machine.sh("systemctl show -P MainPID swatchdog").split()
-    before = pids() - {main}
+    reader = alert("at first", "")
     machine.run("systemctl", "reload", "swatchdog")
-    until(lambda: pids() & before == set() and len(pids()) == 2, 10, "not reloaded")
-    time.sleep(0.5)
-    alert("reloaded")
-    before = pids()
+    reader = alert("reloaded", reader)
     machine.run("systemctl", "kill", "--signal=KILL", "--kill-who=main", "swatchdog")
-    came_up(before)
-    alert("after an unclean end")
+    alert("after an unclean end", reader)
 
     machine.x.answer(Answer(mode="refuse-connect"), times=None)
     machine.run("logger", "-t", "arpwatch", "flip flop unsent")
-    status = f"{AS_SENTINEL} bird_sentinel status || true"
-    until(lambda: " pending since " in machine.sh(status), 10, "not queued")
+    until(lambda: " pending since " in machine.sh("bird_sentinel status || true"), 10, "no alert")
     machine.run("systemctl", "stop", "swatchdog")
-    assert machine.sh("pgrep -u sentinel || true") == ""
+    assert machine.sh("pgrep -u bird_sentinel || true") == ""
     machine.x.clear_answers()
     machine.run("systemctl", "start", "swatchdog")
     assert machine.dm("flip flop unsent")
     machine.run("systemctl", "stop", "swatchdog")
 
 
-def test_without_systemd_swatch_starts_at_boot_and_is_stopped_by_its_pid(machine: Machine) -> None:
+def test_without_systemd_swatch_starts_at_boot_and_again_when_it_dies(machine: Machine) -> None:
     required("cron")
+    reload, stop = re.findall(r"`(pkill [^`]*)`", README)
+
+    def alert(name: str, before: str) -> str:
+        reader = watched(machine, "tail", before)
+        machine.sh(f"echo Nov 23 14:03:22 web1 arpwatch: flip flop {name} >>/var/log/syslog")
+        assert machine.dm(f"flip flop {name}")
+        return reader
+
     machine.put("/etc/swatchdogrc", EXAMPLE)
     machine.sh("cd /var/log && install -g adm -m 640 /dev/null syslog && cp -p syslog auth.log")
     machine.as_written("caller:boot")
     with machine.cron():
-        until(lambda: "tail" in machine.sh("ps -u sentinel -o comm= || true"), 20, "no swatchdog")
-        time.sleep(0.5)
-        machine.sh("echo Nov 23 14:03:22 web1 arpwatch: flip flop at boot >>/var/log/syslog")
-        assert machine.dm("flip flop at boot")
-        (stop,) = re.findall(r"`(kill [^`]*)`", README)
+        reader = alert("at boot", "")
+        machine.sh(reload)
+        reader = alert("reloaded", reader)
+        machine.sh("pkill -KILL -u bird_sentinel -x tail")
+        reader = alert("after its reader died", reader)
+        # what it had started goes on, and no second one beside it
+        machine.sh("pkill -KILL -u bird_sentinel -x swatchdog")
+        time.sleep(6)
+        assert alert("after its own end", "") == reader
         machine.sh(stop)
-        until(lambda: not machine.sh("pgrep -u sentinel || true"), 10, "something was left behind")
+        until(lambda: not machine.sh("pgrep -u bird_sentinel || true"), 10, "some were left")
     machine.sh("rm /etc/cron.d/swatchdog")
 
 
 def test_a_sign_of_life_comes_and_what_a_killed_worker_left_is_delivered(machine: Machine) -> None:
     required("cron")
     machine.x.answer(Answer(mode="refuse-connect"), times=None)
-    machine.sh(f"{AS_SENTINEL} bird_sentinel send --no-wait left behind; pkill -KILL -u sentinel")
+    machine.sh("bird_sentinel send --no-wait left behind; pkill -KILL -u bird_sentinel")
     machine.x.clear_answers()
     _, alive, flush = at_once(block("caller:cron.d")).splitlines()
     for line, words in ((flush, "left behind"), (alive, "is alive")):
@@ -287,30 +281,39 @@ def test_a_sign_of_life_comes_and_what_a_killed_worker_left_is_delivered(machine
     machine.sh("rm /etc/cron.d/bird_sentinel")
 
 
-@pytest.mark.parametrize(("number", "program"), [(0, "mail"), (1, "wall"), (2, "curl")])
-def test_when_dms_do_not_go_a_word_reaches_its_reader(
-    machine: Machine, number: int, program: str
-) -> None:
-    machine.put(f"/usr/local/bin/{program}", "#!/bin/sh\ncat >/var/lib/sentinel/told\n", "755")
+@pytest.mark.parametrize("program", ["mail", "wall", "curl"])
+def test_when_dms_do_not_go_a_word_reaches_its_reader(machine: Machine, program: str) -> None:
+    machine.put(f"/usr/local/bin/{program}", f"#!/bin/sh\ncat >{HOME}/told\n", "755")
     machine.put("/usr/local/bin/jq", "#!/bin/sh\ncat\n", "755")
-    machine.put("/run/line", block("on_trouble").splitlines()[number] + "\n")
+    (line,) = [line for line in block("on_trouble").splitlines() if program in line]
+    machine.put("/run/line", line + "\n")
     machine.sh(f"cp -p {CONFIG} /run/config; sed -i '/^.delivery/r /run/line' {CONFIG}")
     machine.x.answer(ERRORS["402-credits"], times=None)
-    machine.sh(f"{AS_SENTINEL} bird_sentinel send nobody hears this || true")
-    told = "cat /var/lib/sentinel/told || true"
-    until(lambda: "nobody hears this" in machine.sh(told, check=False), 20, "no word")
-    machine.sh(f"cp -p /run/config {CONFIG}; rm -f /var/lib/sentinel/told")
+    machine.sh("bird_sentinel send nobody hears this || true")
+    told = f"cat {HOME}/told || true"
+    until(lambda: "nobody hears this" in machine.sh(told), 20, "no word")
+    machine.sh(f"cp -p /run/config {CONFIG}; rm -f {HOME}/told")
 
 
 # ---- other callers ----
 
 
-def test_each_caller_that_runs_as_root_becomes_the_user_who_was_authorized() -> None:
-    for mark in ("cron", "fail2ban", "monit"):
-        whole = "/usr/sbin/runuser -u sentinel -- /usr/local/bin/bird_sentinel send --no-wait -"
-        assert whole in block(f"caller:{mark}")
+def test_what_root_runs_becomes_the_user_who_sends_and_others_are_told(machine: Machine) -> None:
+    assert "runuser" not in README and "sudo" not in section("## Other callers")
     for mark in ("swatch-unit", "systemd"):
-        assert "\nUser=sentinel\n" in block(f"caller:{mark}")
+        assert "\nUser=bird_sentinel\n" in block(f"caller:{mark}")
+    machine.x.answer(Answer(delay=3), times=None)
+    machine.run("bird_sentinel", "send", "--no-wait", "from root")
+    assert machine.sh(f"stat -c %U {Path(CONFIG).parent}/queue/new/*") == "bird_sentinel\n"
+    until(lambda: machine.x.requests, 10, "no worker")
+    worker = "grep -h ^Groups: /proc/$(pgrep -o -u bird_sentinel -f ' worker ')/status"
+    assert machine.sh(worker).split() == ["Groups:"]  # none of root's
+    machine.x.clear_answers()
+    assert machine.dm("from root")
+    other = "export HOME=/run/other; install -d -o daemon $HOME; runuser -u daemon -- bird_sentinel"
+    told = machine.sh(f"{other} send not kept 2>&1 || echo $?")
+    assert "-u bird_sentinel" in told and told.endswith("\n78\n")
+    assert machine.sh("ls -A /run/other") == ""
 
 
 def test_cron_sends_what_a_failed_job_printed(machine: Machine) -> None:
@@ -345,20 +348,9 @@ def test_fail2ban_tells_of_a_ban_with_the_lines_that_led_to_it(machine: Machine)
     required("fail2ban-server")
     machine.as_written("caller:fail2ban")
     machine.put("/etc/fail2ban/filter.d/test.conf", "[Definition]\nfailregex = no: <HOST>\n")
-    machine.put(
-        "/etc/fail2ban/jail.d/test.conf",
-        """\
-[DEFAULT]
-banaction = dummy
-[test]
-enabled = true
-backend = polling
-logpath = /var/log/test.log
-maxretry = 2
-action = %(action_)s
-         bird-sentinel
-""",
-    )
+    machine.put("/etc/fail2ban/jail.d/test.conf", "[DEFAULT]\nbanaction = dummy\n[test]\n"
+                "enabled = true\nbackend = polling\nlogpath = /var/log/test.log\nmaxretry = 2\n"
+                "action = %(action_)s\n         bird-sentinel\n")  # fmt: skip
     machine.put("/var/log/test.log", "")
     with machine.running("fail2ban-server", "-xf", "start"):
         log = "cat /var/log/fail2ban.log || true"
@@ -384,7 +376,7 @@ def test_sec_pipes_a_line_as_it_is(machine: Machine) -> None:
     line = f"Nov 23 14:03:22 web1 kernel: x[1]: segfault at {HOSTILE}"
     machine.put("/etc/sec.conf", block("caller:sec"))
     machine.put("/var/log/sec-in", line + "\n")
-    with machine.running("--uid=sentinel", "sec", "--conf=/etc/sec.conf",
+    with machine.running("--uid=bird_sentinel", "sec", "--conf=/etc/sec.conf",
                          "--input=/var/log/sec-in", "--fromstart", "--tail"):  # fmt: skip
         text = machine.dm("segfault")
     assert text.endswith(line)
@@ -394,15 +386,15 @@ def test_nagios_gets_one_of_its_exit_statuses(machine: Machine) -> None:
     machine.put("/usr/local/bin/check", block("caller:nagios"), "755")
 
     def result() -> tuple[str, str]:
-        lines = machine.sh(f"{AS_SENTINEL} check && echo 0 || echo $?").splitlines()
+        lines = machine.sh("check && echo 0 || echo $?").splitlines()
         return lines[0], lines[-1]
 
     assert result() == ("ok: nothing pending", "0")
     machine.x.answer(Answer(mode="refuse-connect"), times=None)
-    machine.sh(f"{AS_SENTINEL} bird_sentinel send hello || true")
+    machine.sh("bird_sentinel send hello || true")
     line, code = result()
     assert "1 alert pending since " in line and code == "1"
     machine.x.clear_answers()
     machine.x.answer(ERRORS["402-credits"], times=None)
-    machine.sh(f"{AS_SENTINEL} bird_sentinel flush || true")
+    machine.sh("bird_sentinel flush || true")
     assert result()[1] == "2"

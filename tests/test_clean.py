@@ -5,6 +5,7 @@ test_hostile_text.py takes such lines the whole way; here is the function that c
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 import pytest
@@ -22,6 +23,7 @@ BIDI = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 HOSTILE = st.lists(
     st.one_of(
         st.text(max_size=8),
+        st.binary(max_size=20).map(lambda raw: raw.decode("utf-8", "replace")),
         st.sampled_from(
             ["\x1b", "\x1b[", "\x1b[31m", "\x1b]0;title\x07", "\x1b]0;title", "\x1bP", "\x1b\\",
              "\x9b", "\x9d", "\x90q", "\x9c", "\0", "\r", "\r\n", "\n", "\t", "\x7f", "\u202e",
@@ -33,15 +35,15 @@ HOSTILE = st.lists(
 ).map("".join)  # fmt: skip
 
 
-@given(st.one_of(st.binary(max_size=200), HOSTILE))
+@given(HOSTILE)
 @profile
-def test_clean_takes_any_bytes_and_text_there_are(raw: str | bytes) -> None:
+def test_clean_takes_any_text_there_is(raw: str) -> None:
     clean(raw).encode("utf-8")
 
 
-@given(st.one_of(st.binary(max_size=200), HOSTILE))
+@given(HOSTILE)
 @profile
-def test_no_control_character_survives_but_newline_and_tab(raw: str | bytes) -> None:
+def test_no_control_character_survives_but_newline_and_tab(raw: str) -> None:
     left = {c for c in clean(raw) if unicodedata.category(c) == "Cc"}
     assert left <= {"\n", "\t"}
 
@@ -52,9 +54,9 @@ def test_no_bidi_control_and_no_tag_survives(raw: str) -> None:
     assert not {ord(c) for c in clean(raw)} & {*BIDI, *TAGS}
 
 
-@given(st.one_of(st.binary(max_size=200), HOSTILE))
+@given(HOSTILE)
 @profile
-def test_what_is_clean_stays_as_it_is(raw: str | bytes) -> None:
+def test_what_is_clean_stays_as_it_is(raw: str) -> None:
     assert clean(clean(raw)) == clean(raw)
 
 
@@ -67,7 +69,7 @@ PRINTABLE = st.text(
 @given(PRINTABLE)
 @profile
 def test_printable_text_is_kept_byte_for_byte(text: str) -> None:
-    assert clean(text) == text and clean(text.encode("utf-8")) == text
+    assert clean(text) == text
 
 
 @pytest.mark.parametrize(
@@ -87,23 +89,27 @@ def test_a_control_string_does_not_swallow_a_whole_line_between_two_others() -> 
     assert "Accepted password for root" in kept
 
 
-@pytest.mark.parametrize(
-    "raw, wanted",
-    [
-        (b"caf\xe9 down", "caf\ufffd down"),
-        (b"a\r\nb", "a\nb"),
-        ("\x1b[31mred\x1b[0m", "red"),
-        ("\x1b]0;title\x07text", "text"),
-        ("\x1b]8;;https://x.com\x1b\\link\x1b]8;;\x1b\\", "link"),
-        ("a\tb\nc", "a\tb\nc"),
-        ("user \u202egnp.exe", "user gnp.exe"),
-        ("a\0b", "ab"),
-        ("lone \ud800 half", "lone \ufffd half"),
-        ("one\u2028two\u2029three", "one two three"),
-        ("tagged \U000e0041\U000e007f text", "tagged  text"),
-        ("\n\nfirst\n\n", "first"),
-    ],
-    ids=ascii,
-)
-def test_clean_leaves_what_a_reader_would_see(raw: str | bytes, wanted: str) -> None:
-    assert clean(raw) == wanted
+BEGINNINGS = ["\x1b", "\x1b[", "\x9b", "\x1b]", "\x1bP", "\x1b_", "\x90", "\x98", "\x9d", "\x9f"]
+COSTLY = [
+    *BEGINNINGS,
+    *(start + "x" * 255 for start in BEGINNINGS),
+    *(start + "1;" * 9999 + " " * 9999 for start in BEGINNINGS[:3]),
+    "\0", "\r\n", "\u202e", "\ud800", "\n", "".join(BEGINNINGS) + "\0x",
+]  # fmt: skip
+
+
+def cost(text: str) -> float:
+    """Seconds that it takes to clean a text."""
+    began = time.process_time()
+    clean(text)
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("part", COSTLY, ids=lambda part: ascii(part)[1:14])
+def test_what_it_takes_grows_no_faster_than_the_text(part: str) -> None:
+    """A watcher waits for it. What is searched again and again takes 16 times as long for four
+    times the text or, where that is bounded, many times as long as a plain text."""
+    text = part * (1_000_000 // len(part))
+    short, long = (min(cost(text[:length]) for _ in range(2)) for length in (250_000, 1_000_000))
+    plain = cost("\x7f" + "x" * 999_999)
+    assert long < 9 * short + 0.05 and long < 12 * plain + 0.25, (short, long, plain)

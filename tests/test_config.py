@@ -5,29 +5,35 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import subprocess
-import threading
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Callable
 
 import pytest
-from conftest import Result, Sentinel, until
+from conftest import COMMAND, Result, Sentinel, until
 from fake_x import ERRORS, FakeX
 from test_command_line import told
 
 KEYS = ("consumer_key", "consumer_secret", "access_token", "access_token_secret")
-Edit = Callable[[str], str]
+Edit = Callable[[str], "str | bytes"]
+needs_strace = pytest.mark.skipif(
+    not shutil.which("strace") and not os.environ.get("CI"), reason="strace is not installed"
+)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away, which needs root")
 
 
 def edit(sentinel: Sentinel, change: Edit) -> None:
-    sentinel.config.write_bytes(change(sentinel.config.read_text()).encode())
+    changed = change(sentinel.config.read_text())
+    sentinel.config.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
 
 
-def refused(sentinel: Sentinel, keys: list[str]) -> list[str]:
+def refused(sentinel: Sentinel, keys: Iterable[str] = (), *options: str) -> list[str]:
     """What `send` says of a config that it does not use, while it keeps the alert."""
-    done = sentinel.run("send", "--no-wait", "disk full")
+    done = sentinel.run("send", *options, "disk full")
     assert done.code == 78, done
     lines = told(done)
     assert f"kept in the queue {sentinel.queue}" in lines[0]
@@ -72,67 +78,64 @@ def test_each_mark_in_a_key_is_an_ordinary_character(sentinel: Sentinel, x: Fake
 # ---- what is missing or wrong in it ----
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_a_key_that_is_missing_is_named(sentinel: Sentinel, key: str) -> None:
-    edit(sentinel, lambda text: re.sub(rf"(?m)^{key} =.*\n", "", text))
-    error, hint = refused(sentinel, [])
-    assert re.search(rf"has no( usable)? {key} ", error)
-    assert "bird_sentinel authorize" in hint
+def instead(old: str, new: str) -> Edit:
+    return lambda text: text.replace(old, new)
 
 
-@pytest.mark.parametrize("value", ["", "two words", "tab\tbed", "café", "nul\0"])
-def test_a_key_that_can_be_none_is_named_and_not_shown(sentinel: Sentinel, value: str) -> None:
-    edit(sentinel, lambda text: re.sub("(?m)^access_token =.*$", f"access_token = {value}", text))
-    error = refused(sentinel, [value] if value else [])[0]
-    assert re.search(r"\baccess_token in \[account\]$", error)
+def setting(name: str, value: str) -> Edit:
+    return lambda text: re.sub(rf"(?m)^{name} =.*$", f"{name} = {value}", text)
 
 
-@pytest.mark.parametrize(
-    "change, named",
-    [
-        pytest.param(lambda text: "", "authoriz|consumer_key", id="nothing in it"),
-        pytest.param(lambda text: text.replace("oncall = 2002\n", ""), r"\[recipients\]",
-                     id="no recipient"),
-        pytest.param(lambda text: text.replace("[recipients]", "[recipient]"), r"\[recipients\]",
-                     id="a section mistyped"),
-        pytest.param(lambda text: text.replace("= 2002", "= @oncall"), "handle = id",
-                     id="a recipient without an id"),
-        pytest.param(lambda text: text.replace("= 2002", "= 2002/../1"), "handle = id",
-                     id="an id that is a path"),
-        pytest.param(lambda text: text.replace("oncall =", "on call ="), "handle = id: on call$",
-                     id="a recipient that is no handle"),
-        pytest.param(lambda text: text.replace("oncall =", "OnCall = 1\noncall ="), "twice",
-                     id="a recipient twice, in another case"),
-        pytest.param(lambda text: text.replace("oncall =", "oncall = 1\noncall ="), "line 9$",
-                     id="a name twice"),
-        pytest.param(lambda text: text + "# fine\nthis is not\n", "line 12$",
-                     id="not name = value"),
-        pytest.param(lambda text: text + "[delivery]\n", "line 11$", id="a section twice"),
-        pytest.param(lambda text: "key = value\n" + text, "line 1$", id="no section"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_is_named(sentinel: Sentinel, change: Edit, named: str) -> None:
+def content(data: str | bytes) -> Edit:
+    return lambda _: data
+
+
+WRONG: dict[str, tuple[Edit, str, str]] = {  # its change; what the error, and what the hint names
+    "nothing in it": (content(""), "authoriz|consumer_key", "bird_sentinel authorize"),
+    **{f"without {key}": (lambda text, key=key: re.sub(f"(?m)^{key} =.*\n", "", text),  # type: ignore
+       rf"has no( usable)? {key} ", "bird_sentinel authorize") for key in KEYS},
+    **{f"a key that can be none: {value!r}": (setting("access_token", value),
+       r"\baccess_token in \[account\]$", "") for value in ("", "two words", "a\tb", "café", "\0")},
+    "no recipient": (instead("oncall = 2002\n", ""), r"\[recipients\]", "--to HANDLE"),
+    "a section mistyped": (instead("[recipients]", "[recipient]"), r"\[recipients\]", ""),
+    "a recipient without an id": (setting("oncall", "@oncall"), "no id for @oncall", ""),
+    "an id that is a path": (setting("oncall", "2002/../1"), "no id for @oncall", ""),
+    "a recipient that is no handle": (instead("oncall =", "on call ="), "no handle: on call$", ""),
+    "a name twice": (instead("oncall =", "oncall = 1\noncall ="), "line 9$", ""),
+    "not name = value": (lambda text: text + "# fine\nthis is not\n", "line 12$", "name = value"),
+    "a section twice": (lambda text: text + "[delivery]\n", "line 11$", "once"),
+    "no section": (lambda text: "key = value\n" + text, "line 1$", ""),
+    **{f"interval = {value}": (setting("host", f"x\ninterval = {value}"), "interval",
+       "interval = 60") for value in ("often", "0", "-5", "nan", "inf", "1e9", "60 s")},
+    "UTF-16": (content(b"\xff\xfe[\0a\0]\0"), "UTF-8", ""),
+    "ISO-8859-1": (content(b"[account]\nhost = caf\xe9\n"), "UTF-8", ""),
+    "NULs": (content(b"\0" * 100), "line 1", ""),
+    "a half section": (content("["), "line 1", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change, named, hinted", WRONG.values(), ids=WRONG.keys())
+def test_what_is_wrong_is_named_and_no_key_shown(
+    sentinel: Sentinel, change: Edit, named: str, hinted: str
+) -> None:
     keys = re.findall(r"(?:key|secret|token) = (\S+)", sentinel.config.read_text())
     edit(sentinel, change)
     error, hint = refused(sentinel, keys)
-    assert re.search(named, error), error
+    assert re.search(named, error) and hinted in hint, (error, hint)
+    assert "hint: ; " not in hint
 
 
-@pytest.mark.parametrize("value", ["often", "0", "-5", "nan", "inf", "1e9", "99999999", "60 s"])
-def test_an_interval_that_makes_no_sense_is_named(sentinel: Sentinel, value: str) -> None:
-    sentinel.configure(interval=value)
-    error, hint = refused(sentinel, [])
-    assert "interval" in error and "interval = 60" in hint
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"\xff\xfe[\0a\0]\0", b"[account]\nhost = caf\xe9\n", b"\0" * 100, b"\x1f\x8b\x08", b"["],
-    ids=repr,
-)
-def test_what_is_no_config_at_all_is_told(sentinel: Sentinel, content: bytes) -> None:
-    sentinel.config.write_bytes(content)
-    assert "hint: ; then" not in "".join(refused(sentinel, []))
+def test_a_watcher_is_not_held_up_by_a_config_and_status_names_what_is_wrong_with_it(
+    sentinel: Sentinel,
+) -> None:
+    edit(sentinel, lambda text: text.replace("oncall = 2002\n", ""))
+    assert sentinel.run("send", "--no-wait", "--", "disk full").code == 0
+    done = sentinel.run("status")
+    assert (done.code, "[recipients]" in done.out.splitlines()[0]) == (78, True), done
+    with open(sentinel.config, "w") as config:
+        config.write("not a config\n")
+    done = sentinel.run("status")
+    assert (done.code, "line 1" in done.out.splitlines()[0]) == (78, True), done
 
 
 def test_no_line_with_a_mistake_is_shown_as_it_may_hold_a_key(sentinel: Sentinel) -> None:
@@ -185,16 +188,17 @@ UNSAFE = [
     pytest.param(dangling_symlink, "--config", id="a symbolic link to nothing"),
     pytest.param(fifo, "--config", id="a FIFO"),
     pytest.param(directory, "--config", id="a directory"),
-    pytest.param(give_away, "run it as that user", id="somebody else's", marks=needs_root),
 ]
+OTHERS = pytest.param(give_away, "as that user", id="somebody else's", marks=needs_root)
 
 
+@pytest.mark.parametrize("options", [("--no-wait",), ()], ids=["--no-wait", ""])
 @pytest.mark.parametrize("make, advice", UNSAFE)
 def test_a_config_that_is_not_safe_is_refused_with_what_mends_it(
-    sentinel: Sentinel, x: FakeX, make: Callable[[Path], None], advice: str
+    sentinel: Sentinel, x: FakeX, make: Callable[[Path], None], advice: str, options: tuple[str]
 ) -> None:
     make(sentinel.config)
-    hint = refused(sentinel, [])[-1]
+    hint = refused(sentinel, [], *options)[-1]
     assert advice.format(sentinel.config) in hint
     assert not re.search(r"\b(chown|rm|mv|cp)\b", hint), "which may break what works for another"
     assert not x.connects
@@ -204,7 +208,7 @@ def test_what_the_hint_says_mends_it_and_what_was_kept_is_delivered(
     sentinel: Sentinel, x: FakeX
 ) -> None:
     sentinel.config.chmod(0o644)
-    hint = refused(sentinel, [])[-1]
+    hint = refused(sentinel)[-1]
     command = re.search("run: (chmod [^;]*)", hint)
     assert command and "then: bird_sentinel flush" in hint
     subprocess.run(["sh", "-c", command[1]], check=True)
@@ -213,23 +217,29 @@ def test_what_the_hint_says_mends_it_and_what_was_kept_is_delivered(
 
 
 @needs_root
-def test_root_is_told_to_use_a_services_config_as_that_service(sentinel: Sentinel) -> None:
-    import pwd
-
-    somebody = pwd.getpwnam("nobody")
-    os.chown(sentinel.config, somebody.pw_uid, somebody.pw_gid)
-    assert "runuser -u nobody -- bird_sentinel" in sentinel.run("status").out
+def test_of_another_users_config_nothing_is_kept_and_it_is_told_to_run_it_as_that_user(
+    sentinel: Sentinel, x: FakeX
+) -> None:
+    give_away(sentinel.config)
+    for words in (["send", "--no-wait", "--", "x"], ["send", "x"], ["status"]):
+        done = sentinel.run(*words)
+        assert done.code == 78, done
+        assert "-u '#12345' bird_sentinel" in done.err + done.out
+        assert not re.search(r"\bchown\b", done.err + done.out)
+        if words[0] == "send":
+            assert "not kept" in done.err
+    assert not sentinel.queue.exists() and not sentinel.memory.exists() and not x.connects
 
 
 def test_a_worker_does_not_use_a_config_that_became_unsafe(sentinel: Sentinel, x: FakeX) -> None:
-    x.answer(ERRORS["503-empty"])
+    x.answer(ERRORS["503-empty"], times=None)
     assert sentinel.run("send", "pending").code == 75
     sentinel.config.chmod(0o644)
-    until(lambda: (sentinel.queue / "trouble").exists(), 20)
+    until(lambda: "chmod 600" in (sentinel.queue / "state").read_text(), 20)
     asked = len(x.requests)
-    assert "chmod 600" in (sentinel.queue / "trouble").read_text()
     assert sentinel.run("send", "--no-wait", "--", "pending too").code == 78
     assert len(x.requests) == asked
+    x.clear_answers()
     sentinel.config.chmod(0o600)
     assert sentinel.run("flush").code == 0
 
@@ -260,7 +270,7 @@ def test_authorize_keeps_what_is_not_its_own_and_its_mode(sentinel: Sentinel, um
     assert [path.name for path in sentinel.directory.glob("*ini*")] == ["config.ini"]
 
 
-@pytest.mark.parametrize("make, advice", UNSAFE)
+@pytest.mark.parametrize("make, advice", [*UNSAFE, OTHERS])
 def test_authorize_writes_through_no_config_that_is_not_safe(
     sentinel: Sentinel, x: FakeX, make: Callable[[Path], None], advice: str
 ) -> None:
@@ -271,20 +281,39 @@ def test_authorize_writes_through_no_config_that_is_not_safe(
     assert not x.requests
 
 
-def test_while_authorize_replaces_it_nobody_finds_half_of_it(sentinel: Sentinel) -> None:
-    halves, done = [], threading.Event()
+def add_second_and_die(sentinel: Sentinel) -> Path:
+    """Have authorize killed before its config takes the place of the old one; what it leaves."""
+    before = sentinel.config.read_text()
+    subprocess.run(
+        ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=rename,renameat,renameat2", "-e",
+         "inject=rename,renameat,renameat2:signal=KILL:when=1", str(COMMAND), "authorize", "--to",
+         "second", "--no-test"],
+        env=sentinel.env, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+    )  # fmt: skip
+    assert sentinel.config.read_text() == before
+    (left,) = set(sentinel.directory.iterdir()) - {sentinel.config}
+    assert (left.name, stat.S_IMODE(left.stat().st_mode)) == (".config.ini.tmp", 0o600)
+    return left
 
-    def look() -> None:
-        while not done.is_set():
-            text = sentinel.config.read_text()
-            if not all(f"\n{key} = " in text for key in KEYS) or "oncall = 2002" not in text:
-                halves.append(text)
 
-    watching = threading.Thread(target=look)
-    watching.start()
-    try:
-        assert add_second(sentinel).code == 0
-    finally:
-        done.set()
-        watching.join()
-    assert halves == []
+@needs_strace
+def test_what_a_killed_authorize_left_of_the_keys_the_next_one_takes_away(
+    sentinel: Sentinel,
+) -> None:
+    left = add_second_and_die(sentinel)
+    left.chmod(0o400)  # and whatever became of it
+    assert add_second(sentinel).code == 0
+    assert sentinel.status()["recipients"] == {"oncall": "2002", "second": "2003"}
+    assert [path.name for path in sentinel.directory.glob("*ini*")] == ["config.ini"]
+
+
+@needs_strace
+@pytest.mark.parametrize("age, stays", [(23 * 3600, True), (25 * 3600, False)])
+def test_what_a_killed_authorize_left_of_the_keys_a_worker_removes_after_a_day(
+    sentinel: Sentinel, age: int, stays: bool
+) -> None:
+    left = add_second_and_die(sentinel)
+    os.utime(left, (time.time() - age,) * 2)
+    assert sentinel.run("send", "disk full").code == 0
+    sentinel.wait_idle()
+    assert left.exists() == stays

@@ -6,9 +6,10 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import PROJECT, Sentinel, until
+from conftest import COMMAND, PROJECT, Sentinel, until
 from fake_x import FakeX
 
 ALERTS = [
@@ -30,28 +31,28 @@ ORDINARY = [
 ]
 
 
-def authorize(sentinel: Sentinel, x: FakeX) -> None:
-    """Walk the PIN flow as a person does: open the page that is printed, type the PIN it gives."""
-    walk = sentinel.start(
-        "authorize", "--no-test", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+def walk(x: FakeX, command: list[str], **options: Any) -> None:
+    """Authorize as a person does: open the page that is printed, type the PIN which it gives."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
     )
-    assert walk.stdin and walk.stdout
-    walk.stdin.write(f"{x.consumer_key}\n{x.consumer_secret}\noncall\n")
-    walk.stdin.flush()
-    for line in walk.stdout:
+    assert process.stdin and process.stdout
+    process.stdin.write(f"{x.consumer_key}\n{x.consumer_secret}\noncall\n")
+    process.stdin.flush()
+    for line in process.stdout:
         page = re.search(r"oauth_token=([^&\s]+)", line)
         if page:
-            walk.stdin.write(x.pin(page[1]) + "\n")
-            walk.stdin.flush()
-    walk.stdin.close()
-    walk.stdout.close()
-    assert walk.wait(timeout=30) == 0
+            process.stdin.write(x.pin(page[1]) + "\n")
+            process.stdin.flush()
+    process.stdin.close()
+    process.stdout.close()
+    assert process.wait(timeout=30) == 0
 
 
 @pytest.fixture
 def log(fresh: Sentinel, x: FakeX, tmp_path: Path) -> Iterator[Path]:
     """A log file which swatchdog follows, on a machine that was authorized a moment before."""
-    authorize(fresh, x)
+    walk(x, [str(COMMAND), "authorize", "--no-test"], env=fresh.env)
     log = tmp_path / "syslog"
     log.touch()
     watcher = subprocess.Popen(

@@ -7,7 +7,6 @@ test_swatchrc.py what swatchdog does to a line.
 from __future__ import annotations
 
 import re
-import time
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,37 +88,6 @@ EVERYTHING = {
 }
 
 
-# ---- the text itself ----
-
-
-@pytest.mark.parametrize("raw, expected", EVERYTHING.values(), ids=list(EVERYTHING))
-def test_what_is_not_text_is_taken_out(raw: bytes, expected: str) -> None:
-    assert clean(raw) == expected
-    assert unsafe(expected) == []
-
-
-LONG = {
-    "letters": b"x" * 1_000_000,
-    "four bytes a letter": "\U0001f426".encode() * 250_000,
-    "escapes": b"\x1b]" * 500_000 + b"the end",
-    "half escapes": b"\x1b[" * 500_000 + b"the end",
-    "parameters": b"\x1b[" + b"1;" * 500_000 + b"the end",
-    "lines": b"line\n" * 200_000,
-    "bytes that are no UTF-8": b"\xff" * 1_000_000,
-    "spaces before the end": b"x" + b" " * 1_000_000 + b"x",
-}
-
-
-@pytest.mark.parametrize("line", LONG.values(), ids=list(LONG))
-def test_a_megabyte_is_cleaned_in_no_time_and_cut_to_a_dm(line: bytes) -> None:
-    began = time.process_time()
-    digest = Digest()
-    digest.add(Alert(clean(line), 0.0, "web1"))
-    text = compose(digest, "", 0.0)
-    assert time.process_time() - began < 5
-    assert len(text) <= 10_000 and unsafe(text) == []
-
-
 # ---- from the command line into the queue, and into a DM ----
 
 
@@ -148,6 +116,7 @@ def test_what_comes_is_stored_as_cleaned_text(fresh: Sentinel, trap: Path, way: 
         if (done.code, found[-1:]) != (78, [expected]):
             wrong[name] = done, found[-1:]
     assert wrong == {}
+    assert not any(unsafe(expected) for _, expected in EVERYTHING.values())
 
 
 def test_what_comes_as_one_line_arrives_byte_by_byte(sentinel: Sentinel, x: FakeX) -> None:
@@ -164,12 +133,50 @@ def test_a_message_of_which_nothing_is_left_is_a_usage_error(fresh: Sentinel) ->
     assert not fresh.queue.exists()
 
 
+CUT = re.compile(r"(?s)\[\S+ [\d:]{8}\] (.*?) ?\[…([0-9,]+) characters cut…\] ?(.*)\n\Z")
+LONG: dict[str, tuple[str, int]] = {  # what comes, and how many characters of it are left
+    "letters": ("x" * 19_500, 19_500),
+    "a hundred times a DM": ("x" * 1_000_000, 1_000_000),
+    "more than anybody cleans": ("x" * 5_000_000, 5_000_000),
+    "lines": ("line\n" * 3000, 15_000),
+    "four bytes a letter": ("\U0001f426" * 12_000, 12_000),
+    "escapes, which do not count": ("\x1b[1mx\x1b[0m" * 20_000, 20_000),
+    "control strings": ("\x90" * 1_000_000 + "x" * 20_000, 20_000),
+}
+
+
+@pytest.mark.parametrize("text, count", LONG.values(), ids=LONG.keys())
+def test_what_is_too_long_loses_its_middle_and_says_how_much(
+    fresh: Sentinel, text: str, count: int
+) -> None:
+    """The cause is often at the end."""
+    whole = "first of all " + text + " and: No space left on device"
+    done = fresh.run("send", "--dry-run", "-", input=whole)
+    found = CUT.fullmatch(done.out)
+    assert found and len(done.out) <= 10_001, done.out[-100:]
+    begin, end = (part.replace("\n    ", "\n") for part in (found[1], found[3]))
+    assert begin.startswith("first of all ") and end.endswith(" and: No space left on device")
+    kept, gone = len(begin) + len(end), int(found[2].replace(",", ""))
+    assert abs(kept + gone - count - len(whole) + len(text)) <= 2  # spaces beside the mark
+    assert kept > 5000 and unsafe(done.out) == []
+
+
 def test_arguments_as_long_as_the_kernel_allows_are_taken(fresh: Sentinel) -> None:
     most = 128 * 1024 - 1  # MAX_ARG_STRLEN, without its NUL
     done = fresh.run("send", "--dry-run", "--", *["x" * most] * 10)
-    match = re.search(r"\] (x[x ]*) \[…([0-9,]+) characters cut\]", done.out)
-    assert match, done.out[-100:]
-    assert len(match[1]) + int(match[2].replace(",", "")) == 10 * most + 9  # spaces between
+    found = CUT.fullmatch(done.out)
+    assert found, done.out[-100:]
+    gone = int(found[2].replace(",", ""))
+    assert len(found[1]) + gone + len(found[3]) == 10 * most + 9  # spaces between
+
+
+@pytest.mark.parametrize("length, cut", [(20_000, True), (9_000, False)])
+def test_who_waits_is_told_where_the_middle_was_cut(
+    sentinel: Sentinel, x: FakeX, length: int, cut: bool
+) -> None:
+    done = sentinel.run("send", "-", input="x" * length + " […7 characters cut…]")
+    assert (done.code, "warning" in done.err and "middle" in done.err) == (0, cut), done
+    assert len(x.dms) == 1
 
 
 # ---- an alert's text passes for nothing but an alert's text ----
@@ -188,8 +195,8 @@ def test_what_looks_like_the_head_of_a_file_in_the_queue_is_text(
         ]  # fmt: skip
 
 
-FORGED = ["[web1] 1,000 alerts, 14:03:22 to 14:04:10", "14:03:22 kernel: all is well",
-          "39 more like this, last 14:04:10", "and 7 more of 3 other kinds",
+FORGED = ["[web1] 1,000 alerts, 14:03:22 to 14:04:10", "•14:03:22 kernel: all is well",
+          "  39 more like this, last 14:04:10", "and 7 more of 3 other kinds",
           "Nov 23 14:03:22 web1 sshd[7]: Accepted password for root"]  # fmt: skip
 
 
@@ -246,9 +253,10 @@ def test_what_x_says_does_nothing_to_a_terminal(
 
 
 def test_an_alert_that_was_put_aside_does_nothing_to_a_terminal(sentinel: Sentinel) -> None:
-    (sentinel.queue / "refused").mkdir(mode=0o700, parents=True)
+    for name in ("new", "refused"):
+        (sentinel.queue / name).mkdir(mode=0o700, parents=True)
     aside = sentinel.queue / "refused" / f"1700000000000000000.1.{EVIL}"
-    aside.write_text(f"host: {EVIL}\nrefused: {EVIL}\n\n{EVIL} was here")
+    aside.write_text(f"refused: {EVIL}\n\n{EVIL} was here")
     assert "evil was here" in sentinel.run("status").out
     assert said_unsafe(sentinel, ("status",), ("status", "--json")) == []
 
@@ -272,7 +280,6 @@ def test_what_a_config_says_does_nothing_to_a_terminal(
 def test_what_is_wrong_on_the_command_line_does_nothing_to_a_terminal(fresh: Sentinel) -> None:
     evil = EVIL.encode() + b"\xff"
     commands: list[tuple[str | bytes, ...]] = [
-        ("send", b"--to", evil, "x"),
         ("send", b"--" + evil),
         ("send", b"--no-wait=" + evil),
         (evil,),

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import email
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import conftest
 import pytest
 from conftest import PROJECT, Sentinel
 from fake_x import FakeX
+from test_authorize import walk
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,14 +29,8 @@ else:
     import tomli as tomllib
 
 SCRIPT = PROJECT / "bird_sentinel.py"
-README = (PROJECT / "README.md").read_text()
-
-
-def run(sentinel: Sentinel, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        list(map(str, words)), env=sentinel.env, cwd=cwd, text=True, capture_output=True,
-        stdin=subprocess.DEVNULL, timeout=60, check=False,
-    )  # fmt: skip
+README, PYPROJECT = ((PROJECT / name).read_text() for name in ("README.md", "pyproject.toml"))
+VERSION = importlib.metadata.version("bird_sentinel")
 
 
 def files(*options: str) -> list[str]:
@@ -44,82 +44,113 @@ def files(*options: str) -> list[str]:
     return [name for name in listed.split("\0") if name and (PROJECT / name).exists()]
 
 
-def pyproject() -> dict[str, Any]:
-    return tomllib.loads((PROJECT / "pyproject.toml").read_text())
-
-
-def sends(sentinel: Sentinel, x: FakeX, *words: str | Path) -> None:
-    """What is run by these words delivers an alert, and says nothing else."""
-    done = run(sentinel, *words, "send", "hello", cwd=sentinel.home)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "delivered to @oncall\n", "")
-    assert [dm.text.partition("] ")[2] for dm in x.dms] == ["hello"]
+def copy_project(to: Path) -> Path:
+    for name in files("--cached", "--others", "--exclude-standard"):
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / name, to / name)
+    return to
 
 
 # ---- ways to run it ----
 
 
-def test_the_bare_script_sends_under_another_name(sentinel: Sentinel, x: FakeX) -> None:
-    copy = sentinel.home / "alert"
-    shutil.copy(SCRIPT, copy)
-    sends(sentinel, x, sys.executable, copy)
-
-
-def test_the_bare_script_is_executable_and_names_its_interpreter() -> None:
-    first = SCRIPT.read_text().partition("\n")[0]
-    assert first == "#!/usr/bin/env python3"
-    assert SCRIPT.stat().st_mode & 0o111 == 0o111
-
-
-def test_it_runs_as_a_module(sentinel: Sentinel, x: FakeX) -> None:
-    sends(sentinel, x, sys.executable, "-m", "bird_sentinel")
-
-
-def test_the_launcher_of_the_readme_starts_the_compiled_script(
-    sentinel: Sentinel, x: FakeX, tmp_path: Path
+def test_the_bare_script_authorizes_and_sends_under_any_name(
+    fresh: Sentinel, x: FakeX, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = re.search(r"<!--install:debian-->\n```sh\n(.*?)```", README, re.DOTALL)
-    assert found
-    apt, *lines = found[1].splitlines()
-    assert apt.startswith("apt-get install ")
-    (tmp_path / "usr/local/bin").mkdir(parents=True)
-    commands = "\n".join(lines).replace("/usr/local", f"{tmp_path}/usr/local")
-    commands = commands.replace("/usr/bin/python3", sys.executable)
-    sentinel.env["PATH"] = f"{Path(sys.executable).parent}:{sentinel.env['PATH']}"
-    done = run(sentinel, "sh", "-ec", commands, cwd=PROJECT)
-    assert (done.returncode, done.stderr) == (0, "")
-    module = tmp_path / "usr/local/lib/bird_sentinel/bird_sentinel.py"
-    (compiled,) = module.parent.glob("__pycache__/bird_sentinel.*.pyc")
-    compiled_at = compiled.stat().st_mtime_ns
-    sends(sentinel, x, tmp_path / "usr/local/bin/bird_sentinel")
-    assert compiled.stat().st_mtime_ns == compiled_at
-    sentinel.wait_idle()
-    assert "Upgrade: repeat lines two and three." in README.replace("\n", " ")
-    done = run(sentinel, "sh", "-ec", "\n".join(commands.splitlines()[:2]), cwd=PROJECT)
-    assert (done.returncode, done.stderr) == (0, "") and compiled.stat().st_mtime_ns > compiled_at
+    copy = fresh.home / "alert"
+    shutil.copy(SCRIPT, copy)  # with its mode: it can be executed
+    monkeypatch.setattr(conftest, "COMMAND", copy)
+    said = walk(fresh, "--to", "oncall", "--no-test", answers=[x.consumer_key, x.consumer_secret])
+    assert f"exec '{sys.executable} {copy} send --no-wait" in said.out  # as found, for swatch too
+    assert fresh.run("send", "hello")[:3] == (0, "delivered to @oncall\n", "")
 
 
-@pytest.mark.parametrize("executable", [True, False])
-def test_authorize_prints_a_command_that_works(fresh: Sentinel, x: FakeX, executable: bool) -> None:
-    """Even where the script is run by an interpreter other than its first line finds."""
-    copy = fresh.home / "bird sentinel's.py"
-    shutil.copy(SCRIPT, copy)
-    copy.chmod(0o755 if executable else 0o644)
-    process = subprocess.Popen(
-        [sys.executable, str(copy), "authorize", "--to", "oncall", "--no-test"], env=fresh.env,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdin and process.stdout
-    process.stdin.write(f"{x.consumer_key}\n{x.consumer_secret}\n")
-    process.stdin.flush()
-    printed = ""
-    for line in process.stdout:
-        printed += line
-        page = re.search(r"oauth_token=([^\s&]+)", line)
-        if page:
-            process.stdin.write(x.pin(page[1]) + "\n")
-            process.stdin.flush()
-    assert process.wait(30) == 0
-    assert str(sys.executable) in printed
+def test_it_runs_as_a_module(sentinel: Sentinel) -> None:
+    words = [sys.executable, "-m", "bird_sentinel", "send", "hello"]
+    said = subprocess.check_output(words, env=sentinel.env, cwd=sentinel.home, text=True)
+    assert said == "delivered to @oncall\n"
+
+
+class Machine:
+    """A directory that stands for a machine's root, on which the README's lines can be run."""
+
+    def __init__(self, root: Path, way: str) -> None:
+        self.root, self.project = root, copy_project(root / "checkout")
+        self.command = root / "usr/local/bin/bird_sentinel"
+        self.command.parent.mkdir(parents=True)
+        (root / "opt").mkdir()
+        self.before = self.installed()
+        told, found = re.split(rf"<!--install:{way}-->\n```sh\n", README)
+        assert "repeat lines two and three" in " ".join(told.rpartition("\n\n**")[2].split())
+        self.lines = found.partition("```")[0].splitlines()[1:]  # the first is apt-get's
+        self.uninstall = " ".join(re.findall(r"Uninstall: `([^`]+)`", told)[-1].split())
+
+    def installed(self) -> dict[Path, int]:
+        """All files below /opt and /usr, and when each was written."""
+        found = [*self.root.glob("opt/**/*"), *self.root.glob("usr/**/*")]
+        return {path: path.lstat().st_mtime_ns for path in found if not path.is_dir()}
+
+    def run(self, *lines: str) -> None:
+        """Run lines with this interpreter and, in the place of PyPI, the packages it has."""
+        commands = "\n".join(lines).replace("/usr/bin/python3", sys.executable)
+        commands = re.sub(r"(?<!\w)(/opt|/usr/local)(?=/)", rf"{self.root}\1", commands)
+        have = f"echo {sysconfig.get_path('purelib')} >$(echo \\1/lib/*/site-packages)/ours.pth\n"
+        offline = rf"{have}\1/bin/pip install --no-index --no-build-isolation"
+        commands = re.sub(r"(.*)/bin/pip install", offline, commands)
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        done = subprocess.run(["sh", "-ec", commands], cwd=self.project, capture_output=True,
+                              text=True, env={**os.environ, "PATH": path})  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(params=["venv", "debian"])
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """On which it was installed as the README says, but for the apt-get."""
+    with tempfile.TemporaryDirectory() as root:
+        Path(root).chmod(0o755)  # not for one user alone, as a test's own directory is
+        machine = Machine(Path(root), request.param)
+        machine.run(*machine.lines)
+        monkeypatch.setattr(conftest, "COMMAND", machine.command)
+        yield machine
+
+
+def test_the_readmes_ways_install_what_authorizes_and_tells_swatch_where_it_is(
+    machine: Machine, fresh: Sentinel, x: FakeX
+) -> None:
+    said = walk(fresh, "--to", "oncall", "--no-test", answers=[x.consumer_key, x.consumer_secret])
+    assert said.code == 0 and f"exec '{machine.command} send --no-wait" in said.out
+
+
+def test_the_readmes_ways_install_what_sends_for_any_user_from_any_surroundings(
+    machine: Machine, x: FakeX
+) -> None:
+    sentinel = Sentinel(machine.root / "home", x)
+    sentinel.configure()
+    authorities = str(shutil.copy(x.ca_bundle, sentinel.home))
+    for name in ("os", "json", "site", "tweepy", "bird_sentinel"):
+        (sentinel.home / f"{name}.py").write_text("raise SystemExit(3)\n")
+    rubbish = {"PYTHONHOME": "/nowhere", "PYTHONPATH": str(sentinel.home), "PATH": "/nowhere"}
+    other: dict[str, Any] = {}
+    as_nobody = ["runuser", "-u", "nobody", "--", sys.executable, "-Ic", "import tweepy"]
+    if os.geteuid() == 0 and subprocess.run(as_nobody, stderr=subprocess.DEVNULL).returncode == 0:
+        other = {"user": "nobody", "group": "nogroup", "extra_groups": []}  # who may use it
+        for path in (sentinel.home, *sentinel.home.rglob("*")):
+            shutil.chown(path, "nobody", "nogroup")
+    done = sentinel.run("send", "hello", cwd=sentinel.home,
+                        env={**rubbish, "REQUESTS_CA_BUNDLE": authorities}, **other)  # fmt: skip
+    sentinel.kill()
+    assert done[:3] == (0, "delivered to @oncall\n", "")
+
+
+def test_the_readmes_ways_upgrade_and_uninstall_it(machine: Machine, sentinel: Sentinel) -> None:
+    script = machine.project / "bird_sentinel.py"
+    script.write_text(script.read_text().replace('\n__version__ = "', '\n__version__ = "99.'))
+    machine.run(*machine.lines[:2])
+    upgraded = machine.installed()
+    assert sentinel.run("--version").out.startswith("bird_sentinel 99.")
+    assert machine.installed() == upgraded  # nothing was left to be compiled
+    machine.run(machine.uninstall)
+    assert machine.installed() == machine.before
 
 
 # ---- packages ----
@@ -128,75 +159,34 @@ def test_authorize_prints_a_command_that_works(fresh: Sentinel, x: FakeX, execut
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory with the wheel and the sdist, built from a copy of the project."""
-    copy = tmp_path_factory.mktemp("build") / "project"
-    for name in files("--cached", "--others", "--exclude-standard"):
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PROJECT / name, copy / name)
+    copy = copy_project(tmp_path_factory.mktemp("build") / "project")
     words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(copy / "dist")]
     done = subprocess.run([*words, str(copy)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return copy / "dist"
 
 
-def the(dist: Path, pattern: str) -> Path:
-    (found,) = dist.glob(pattern)
-    return found
-
-
-def test_the_wheel_holds_the_script_and_the_example(dist: Path) -> None:
-    version = importlib.metadata.version("bird_sentinel")
-    name = f"bird_sentinel-{version}"
-    with zipfile.ZipFile(the(dist, "*.whl")) as wheel:
+def test_the_wheel_holds_the_script_and_the_example_and_tells_what_they_are(dist: Path) -> None:
+    name = f"bird_sentinel-{VERSION}"
+    info = f"{name}.dist-info"
+    with zipfile.ZipFile(dist / f"{name}-py3-none-any.whl") as wheel:
         assert set(wheel.namelist()) == {
-            "bird_sentinel.py",
-            f"{name}.data/data/share/doc/bird_sentinel/swatchrc.example",
-            f"{name}.dist-info/METADATA",
-            f"{name}.dist-info/RECORD",
-            f"{name}.dist-info/WHEEL",
-            f"{name}.dist-info/entry_points.txt",
-        }
+            "bird_sentinel.py", f"{name}.data/data/share/doc/bird_sentinel/swatchrc.example",
+            f"{info}/METADATA", f"{info}/RECORD", f"{info}/WHEEL", f"{info}/entry_points.txt",
+        }  # fmt: skip
         assert wheel.read("bird_sentinel.py") == SCRIPT.read_bytes()
-        assert the(dist, "*.whl").name == f"{name}-py3-none-any.whl"
+        metadata = email.message_from_string(wheel.read(f"{info}/METADATA").decode())
+    assert metadata["License-Expression"] == "MIT" and metadata.get_payload() == README
+    runtime = [need for need in metadata.get_all("Requires-Dist", []) if "extra" not in need]
+    assert [re.split(r"\W", need)[0] for need in runtime] == ["tweepy"]
 
 
 def test_the_sdist_holds_all_that_is_needed_to_test_it(dist: Path) -> None:
-    with tarfile.open(the(dist, "*.tar.gz")) as sdist:
+    with tarfile.open(dist / f"bird_sentinel-{VERSION}.tar.gz") as sdist:
         members = {name.partition("/")[2] for name in sdist.getnames()}
     wanted = {name for name in files() if not name.startswith(".")}
-    assert members - wanted - {".gitignore"} <= {
-        "PKG-INFO",
-        *files("--others", "--exclude-standard"),
-    }
-    assert wanted <= members
-
-
-def test_the_wheel_installs_a_command_that_sends(
-    dist: Path, sentinel: Sentinel, x: FakeX, tmp_path: Path
-) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    place = [f"--prefix={tmp_path / 'prefix'}", "--ignore-installed"]
-    done = run(sentinel, *pip, *place, the(dist, "*.whl"), cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (module,) = tmp_path.glob("prefix/lib/python*/site-packages/bird_sentinel.py")
-    sentinel.env["PYTHONPATH"] = str(module.parent)
-    sends(sentinel, x, tmp_path / "prefix/bin/bird_sentinel")
-    example = tmp_path / "prefix/share/doc/bird_sentinel/swatchrc.example"
-    assert example.read_bytes() == (PROJECT / "swatchrc.example").read_bytes()
-
-
-def test_the_metadata_is_complete(dist: Path) -> None:
-    with zipfile.ZipFile(the(dist, "*.whl")) as wheel:
-        (name,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
-        metadata = email.message_from_string(wheel.read(name).decode())
-    assert metadata["Name"] == "bird_sentinel"
-    assert metadata["License-Expression"] == "MIT"
-    assert metadata["Requires-Python"] == ">=3.9"
-    assert metadata["Description-Content-Type"] == "text/markdown"
-    assert metadata.get_payload() == README
-    runtime = [need for need in metadata.get_all("Requires-Dist", []) if "extra" not in need]
-    assert [re.split(r"\W", need)[0] for need in runtime] == ["tweepy"]
-    declared = set(metadata.get_all("Classifier", []))
-    assert {f"Programming Language :: Python :: 3.{minor}" for minor in range(9, 15)} <= declared
+    others = {".gitignore", "PKG-INFO", *files("--others", "--exclude-standard")}
+    assert wanted <= members <= wanted | others
 
 
 def test_the_licence_is_told_in_full_and_by_its_name_in_the_script() -> None:
@@ -210,13 +200,9 @@ def test_the_licence_is_told_in_full_and_by_its_name_in_the_script() -> None:
 
 
 def test_the_version_is_written_in_one_place(sentinel: Sentinel) -> None:
-    version = importlib.metadata.version("bird_sentinel")
-    assert sentinel.run("--version").out == f"bird_sentinel {version}\n"
-    assert f'\n__version__ = "{version}"\n' in SCRIPT.read_text()
-    assert SCRIPT.read_text().count(version) == 1
-    assert "version" not in pyproject()["project"]
-    assert pyproject()["project"]["dynamic"] == ["version"]
-    assert version not in README
+    assert sentinel.run("--version").out == f"bird_sentinel {VERSION}\n"
+    assert f'\n__version__ = "{VERSION}"\n' in SCRIPT.read_text()
+    assert (SCRIPT.read_text() + README + PYPROJECT).count(VERSION) == 1
 
 
 def test_the_inline_metadata_says_what_pyproject_says() -> None:
@@ -224,13 +210,9 @@ def test_the_inline_metadata_says_what_pyproject_says() -> None:
     pattern = r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$"
     (block,) = re.finditer(pattern, SCRIPT.read_text())
     assert block["type"] == "script"
-    lines = block["content"].splitlines(keepends=True)
-    inline = tomllib.loads("".join(line[2:] if line[1:2] == " " else line[1:] for line in lines))
-    project = pyproject()["project"]
-    assert inline == {
-        "requires-python": project["requires-python"],
-        "dependencies": project["dependencies"],
-    }
+    inline = tomllib.loads(re.sub("(?m)^# ?", "", block["content"]))
+    project = tomllib.loads(PYPROJECT)["project"]
+    assert inline == {name: project[name] for name in ("requires-python", "dependencies")}
 
 
 def test_it_imports_nothing_but_the_standard_library_and_tweepy() -> None:

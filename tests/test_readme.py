@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import demo
@@ -52,7 +53,7 @@ def block(mark: str) -> str:
 
 
 def test_it_can_be_read_at_one_sitting() -> None:
-    assert len(README.split()) <= 3000
+    assert len(README.split()) <= 2900
 
 
 def test_its_links_lead_somewhere() -> None:
@@ -109,10 +110,7 @@ def test_the_commands_and_their_options_are_those_of_help(helps: dict[str, str])
     common = told_options(helps, "") - {"--version"}
     for name, usage in shown:
         assert options_in(usage) == told_options(helps, name) - common, name
-        (words,) = re.findall(rf"^- `{name}` (.*?)(?=^- )", text, re.MULTILINE | re.DOTALL)
-        assert options_in(words) == options_in(usage), name
-    everywhere = re.search(r"^- All take (.*)", text, re.MULTILINE | re.DOTALL)
-    assert everywhere and options_in(everywhere[1]) == told_options(helps, "")
+    assert told_options(helps, "") <= options_in(re.sub(FENCE, "", text, flags=re.M | re.S))
 
 
 def statuses(text: str) -> dict[str, str]:
@@ -131,7 +129,7 @@ def test_the_exit_statuses_are_those_of_help_in_the_same_words(helps: dict[str, 
 
 
 def test_the_keys_of_status_json_are_named(sentinel: Sentinel) -> None:
-    words = section("### Commands and options").partition("`--json`")[2].partition("\n- ")[0]
+    words = section("### Commands and options").partition("`status --json`")[2]
     assert re.findall(r"`(\w+)`", words) == list(sentinel.status())
 
 
@@ -184,7 +182,7 @@ def test_every_command_shown_anywhere_exists_with_its_options(helps: dict[str, s
     fences = re.findall(FENCE, README, re.MULTILINE | re.DOTALL)
     prose = re.sub(FENCE, "", README, flags=re.MULTILINE | re.DOTALL).replace("\n", " ")
     lines = [line for fence in fences for line in fence.splitlines()] + [prose]
-    called = r"\bbird_sentinel(?:\.py)?((?: [^\s`'|;&)]+)+)"
+    called = r"(?<!/lib/)\bbird_sentinel(?:\.py)?((?: [^\s`'|;&)]+)+)"
     found = [words for line in lines for words in re.findall(called, line)]
     checked = 0
     for words in (text.split() for text in found):
@@ -229,36 +227,34 @@ def without_chance(text: str) -> str:
 
 
 def test_the_transcript_of_authorize_is_what_a_terminal_shows(fresh: Sentinel, x: FakeX) -> None:
+    # the way to X is in the config already: of one that is in use, authorize says so
+    fresh.configure()
+    way = f"proxy = {fresh.env.pop('HTTPS_PROXY')}\nca_bundle = {fresh.env['REQUESTS_CA_BUNDLE']}\n"
+    fresh.config.write_text("[delivery]\n" + way)
+    for name in ("https_proxy", "REQUESTS_CA_BUNDLE", "NO_PROXY", "no_proxy"):
+        fresh.env.pop(name)
     ours, theirs = os.openpty()
-    fresh.env.pop("HTTPS_PROXY"), fresh.env.pop("REQUESTS_CA_BUNDLE")
     process = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", str(COMMAND), "authorize"],
-        env={**fresh.env, **x.env}, stdin=theirs, stdout=theirs, stderr=theirs,
+        ["setsid", "--ctty", "--wait", str(COMMAND), "authorize"], env=fresh.env,
+        stdin=theirs, stdout=theirs, stderr=theirs,
     )  # fmt: skip
     os.close(theirs)
     seen = ""
 
-    def answer(prompt: str, line: str) -> None:
+    def answer(prompt: str, line: Callable[[], str]) -> None:
         nonlocal seen
         deadline, begin = time.monotonic() + 20, len(seen)
         while not re.search(prompt, seen[begin:]):
             assert time.monotonic() < deadline, seen
             if select.select([ours], [], [], 0.1)[0]:
                 seen += os.read(ours, 4096).decode()
-        if line:
-            os.write(ours, line.encode() + b"\n")
+        os.write(ours, line().encode() + b"\n")
 
-    answer("consumer key: $", x.consumer_key)
-    answer("consumer secret: $", x.consumer_secret)
-    answer("recipients .*: $", "oncall")
-    answer("PIN: $", "")
-    page = re.search(r"oauth_token=([^\s&]+)", seen)
-    assert page
-    os.write(ours, x.pin(page[1]).encode() + b"\n")
-    answer(r"number.*: ?$", "")
-    number = re.search(r"\b\d\d\d\b", x.dms[-1].text)
-    assert number
-    os.write(ours, number[0].encode() + b"\n")
+    answer("consumer key: $", lambda: x.consumer_key)
+    answer("consumer secret: $", lambda: x.consumer_secret)
+    answer("recipients .*: $", lambda: "oncall")
+    answer("PIN: $", lambda: x.pin(re.findall(r"oauth_token=([^\s&]+)", seen)[0]))
+    answer(r"number.*: ?$", lambda: re.findall(r"\b\d\d\d\b", x.dms[-1].text)[0])
     assert process.wait(20) == 0
     with contextlib.suppress(OSError):  # the end of a terminal
         while more := os.read(ours, 4096):
@@ -273,34 +269,22 @@ def test_the_transcript_of_authorize_is_what_a_terminal_shows(fresh: Sentinel, x
 
 
 def wrapped(text: str) -> str:
-    """A DM as the README shows it, with its times of day taken out where they are not a line's."""
+    """A DM as the README shows it, of another day, and without its times of day."""
     lines = []
-    for line in text.splitlines():
+    for line in re.sub(r"[A-Z][a-z]{2} [ \d]\d (?=\d\d:)", "Nov 23 ", text).splitlines():
         lines += textwrap.wrap(line, demo.WIDTH, break_on_hyphens=False)
-    return re.sub(r"(?<!23 )\d\d:\d\d:\d\d", "T", "\n".join(lines))
-
-
-CASCADE = [f"Nov 23 03:0{n}:00 web1 systemd[1]: app-{n}.service: Failed with result 'exit-code'."
-           for n in range(1, 9)]  # fmt: skip
-CASCADE[5:5] = [
-    "Nov 23 03:05:12 web1 sshd[812]: Accepted publickey for root from 203.0.113.66 port 50112 ssh2"
-]
+    return re.sub(r"\d\d:\d\d:\d\d", "T", "\n".join(lines))
 
 
 @pytest.mark.parametrize(
-    ("mark", "lines"),
-    [
-        ("single", ["Nov 23 14:03:22 web1 " + demo.SINGLE]),
-        ("storm", ["Nov 23 14:03:24 web1 " + line for line in demo.storm()]),
-        ("cascade", CASCADE),
-    ],
+    ("mark", "lines"), [("single", [demo.SINGLE]), ("storm", demo.storm())]
 )
 def test_the_pictures_of_dms_are_what_arrives(
     sentinel: Sentinel, x: FakeX, mark: str, lines: list[str]
 ) -> None:
     x.answer(Answer(mode="refuse-connect"), times=None)
     for line in lines:
-        sentinel.run("send", "--no-wait", "--", line)
+        sentinel.run("send", "--no-wait", "--", time.strftime("%b %e %H:%M:%S web1 ") + line)
     x.clear_answers()
     assert sentinel.run("flush").code == 0
     (dm,) = x.dms

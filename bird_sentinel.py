@@ -750,7 +750,7 @@ class State:
                         rounds=[{"at": float(one["at"]), "dms": float(one["dms"])}
                                 for one in data["rounds"] if one["at"] <= now],
                         told=list(map(str, data["told"])), dropped=int(data["dropped"]),
-                        delivered=float(data["delivered"]), written=min(now, data["written"]))
+                        delivered=min(now, data["delivered"]), written=min(now, data["written"]))
 
     def save(self, found: Iterable[Place]) -> bool:
         """Write it to the first of these places that takes it; returns whether it is there."""
@@ -759,7 +759,7 @@ class State:
         data = {**data, "written": time.time(), "saved": ""}
         if text == self.saved or write_anywhere(found, json.dumps(data), "state"):
             self.saved = text
-        return self.saved == text
+        return bool(self.saved == text)
 
     def wait(self, scope: str) -> Wait:
         return self.waits.get(scope) or Wait()
@@ -802,10 +802,11 @@ KINDS, SAMPLES, VALUES = 300, 3, 40  # kept at the most: kinds, alerts of a kind
 
 # What a line may begin with: a priority, then date and time, as syslog, ISO 8601, Apache have it.
 STAMP = (
-    r"(?:<\d{1,3}>(?:1 )?)?\[?(?:(?:[A-Z][a-z]{2}|\d{1,4})(?:, |[-/. :T] ?)){2,5}(\d\d:\d\d:\d\d)"
-    r"[.,\d]*(?:Z|[+-]\d\d:?\d\d)?(?: (?:[A-Z]{3,4}(?=\])|20\d\d(?=[ \]])|[+-]\d{4}))?\]?\s+"
+    r"(?:<\d{1,3}>(?:1 )?)?\[?(?:(?:[A-Z][a-z]{2}|\d{1,4})(?:, |[-/. :T] ?)){2,5}"
+    r"(\d\d):(\d\d):(\d\d)[.,\d]*(?:Z|[+-]\d\d:?\d\d)?"
+    r"(?: (?:[A-Z]{3,4}(?=\])|20\d\d(?=[ \]])|[+-]\d{4}))?\]?\s+"
 )
-ADDRESS = (  # IPv4; IPv6 or MAC
+IP_ADDRESS = (  # IPv4; IPv6 or MAC
     r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}(?![\w.])"
     r"|(?=(?:[\da-fA-F]+:){5}|[\da-fA-F:]*::)[\da-fA-F:]{3,39}(?![\w:]))"
 )
@@ -814,9 +815,7 @@ RANDOM = (
     r"(?i:(?<![a-z\d])(?:0x[\da-f]+|(?=[a-f]*\d)[\da-f]{5,}(?:-[\da-f]{4,})*"
     r"|[a-z]*\d+[a-z]+\d[a-z\d]*)(?![a-z\d]))"
 )
-LETTERS = r"[^\W\d_]{3}"
-NAME = rf"(?:\w+=)?/?{LETTERS}[\w.@/-]*"  # or a path; with what stands before its "="
-PLAIN_WORD = r"[^\w#]*(?:\w+=)?[^\W\d_]+[^\w#]*"  # letters alone, but for what stands around them
+NAME = r"(?:\w+=)?/?[^\W\d_]{3}[\w.@/-]*"  # three letters, what follows, and "user=" before it
 
 
 def read(alert: Alert, host: str) -> tuple[float, str, str]:
@@ -826,7 +825,7 @@ def read(alert: Alert, host: str) -> tuple[float, str, str]:
     stamp = re.match(rf"{STAMP}(?:{re.escape(host)}(?:\.\S+)? )?", alert.text)
     if not stamp:
         return alert.sent, "", alert.text
-    hour, minute, second = map(int, stamp[1].split(":"))
+    hour, minute, second = map(int, stamp.groups())
     local = alert.sent + time.localtime(alert.sent).tm_gmtoff
     ago = (local - hour * 3600 - minute * 60 - second) % DAY
     when = round(alert.sent - ago) if ago < 15 * MINUTE else alert.sent
@@ -836,26 +835,26 @@ def read(alert: Alert, host: str) -> tuple[float, str, str]:
 def value(word: str) -> str:
     """What an administrator would look for in a word: an address or a name, but no number."""
     names = re.findall(NAME, re.sub(RANDOM, "", word))
-    return [*re.findall(ADDRESS, word), *names, ""][0][:60]
+    return str([*re.findall(IP_ADDRESS, word), *names, ""][0])[:60]
 
 
 class Kind:
     """Alerts of one template (as Drain has it: He et al., ICWS 2017).
 
-    samples: a few, the first one first; words: the template, in which a number is "#" and a word
-    that differs "*"; marks: their number, and which are the first three with three letters in a
-    row; key: what all lines of the kind have in common; values, seen: what the words of the first
-    tell, and what those behind it do, by place, how often; last: when (seconds since the epoch).
+    samples: the first one, and at most a few more; words: the template, in which a number is "#"
+    and a word that differs "*"; marks: how many words, and the first three with three letters in a
+    row; key: these, and all lines behind the first; values: what each word of the first alert
+    tells; seen: by place, how often what was told behind it; last: seconds since the epoch.
     """
 
     def __init__(self, alert: Alert, *more: Alert) -> None:
         self.last, _, line = read(alert, alert.host)
         words = [word for word in re.findall(r"[^\s\"',{}]+", line[:300])
-                 if re.search(rf"[^\W\d_]|{ADDRESS}", re.sub(RANDOM, "", word))]
-        self.words = [re.sub(rf"{RANDOM}|\d+", "#", word) for word in words]
-        beginning = enumerate([word for word in self.words if re.search(LETTERS, word)][:3])
-        self.marks = [len(words), *beginning]
-        self.key = [*self.marks, re.sub(r"\d+", "#", alert.text.partition("\n")[2])]
+                 if re.search(rf"[^\W\d_]|{IP_ADDRESS}", re.sub(RANDOM, "", word))]
+        self.words = [re.sub(rf"{IP_ADDRESS}|{RANDOM}|\d+", "#", word) for word in words]
+        beginning = [word for word in self.words if re.search(NAME, word)][:3]
+        self.marks = [len(words), *enumerate(beginning)]
+        self.key = (self.marks, re.sub(r"\d+", "#", alert.text.partition("\n")[2]))
         self.values, self.seen = list(map(value, words)), [collections.Counter() for _ in words]
         self.samples, self.count = [alert, *more], 1
 
@@ -863,7 +862,8 @@ class Kind:
         return sum(map(str.__eq__, self.words, other.words))
 
     def take(self, new: Kind) -> None:
-        self.count, self.last = self.count + 1, max(self.last, new.last)
+        self.count += 1
+        self.last = max(self.last, new.last)
         self.words = [a if a == b else "*" for a, b in zip(self.words, new.words)]
         for came, seen in zip(new.values, self.seen):
             if came in seen or len(seen) < VALUES:
@@ -874,15 +874,14 @@ class Kind:
     def differing(self) -> str:
         """What differs in those behind the first, and how often each of it came."""
         parts = []
-        for before, first, seen in zip(["", *self.words], self.values, self.seen):
-            told = [(came, times) for came, times in seen.most_common(8) if came]
+        for first, seen in zip(self.values, self.seen):
+            told = {came: times for came, times in seen.most_common(8) if came}
             if seen.keys() - {first, ""}:
-                words = [f"{came} ×{times:,}" if times > 1 else came for came, times in told]
-                left = self.count - 1 - sum(times for _, times in told)
+                words = [f"{came} ×{told[came]:,}" if told[came] > 1 else came for came in told]
+                left = self.count - 1 - sum(told.values())
                 if left:
                     words.append(plural(left, "other"))
-                label = f"; {before} " if before.isalpha() else "; "
-                parts.append(label + ", ".join(words))
+                parts.append("; " + ", ".join(words))
         return "".join(parts[:3]).replace(";", ":", 1)
 
 
@@ -890,7 +889,7 @@ class Digest:
     """Alerts by kind, so that memory and disk stay bounded whatever the lines hold.
 
     kinds: those of which it is known what they say; count, first, last: how many alerts there are
-    with those of other kinds, and when they came (seconds since the epoch).
+    in all, and when they came (seconds since the epoch).
     """
 
     def __init__(
@@ -899,23 +898,27 @@ class Digest:
         self.kinds, self.count, self.first, self.last = list(kinds), count, first, last
 
     def add(self, alert: Alert) -> None:
-        """Count an alert in: to the kind of its beginning and length of which most other words are
-        equal.  One with another plain word where five agreed, or more, is not like those."""
+        """Count an alert in: to the kind of its marks of which most other words are equal, unless
+        it has another word where all agree that have come five times or more."""
         new = Kind(alert)
         self.count += 1
         self.first, self.last = min(self.first, new.last), max(self.last, new.last)
+        alike = [kind for kind in self.kinds if kind.key[1] == new.key[1]
+                 and len(kind.words) == len(new.words) and kind.equal(new) >= len(new.words) - 1]
         near = [kind for kind in self.kinds if kind.key == new.key
                 and 2 * kind.equal(new) >= len(new.words) + len(new.marks) - 1]
         settled = map(set, zip(*[kind.words for kind in near if kind.count >= 5]))
-        if any(len(known) == 1 and known - {word, "*"} and re.fullmatch(PLAIN_WORD, word)
-               for word, known in zip(new.words, settled)):
+        if any(len(known) == 1 and known - {word, "*"} for word, known in zip(new.words, settled)):
             near = [kind for kind in near if kind.count < 5]
+        if not near and len(alike) >= 12:  # a storm that differs in a word of the beginning
+            near = alike
         if near:
             max(near, key=new.equal).take(new)
         else:
             self.kinds.append(new)
-        if len(self.kinds) > KINDS:
-            self.kinds = sorted(self.kinds, key=crowds(self.kinds).__getitem__)[: KINDS * 3 // 4]
+        if len(self.kinds) > KINDS:  # those stay that are like the fewest
+            crowd = crowds(self.kinds)
+            self.kinds = sorted(self.kinds, key=lambda kind: crowd[kind])[: KINDS * 3 // 4]
 
     def ranked(self) -> list[Kind]:  # the rarest first
         crowd = crowds(self.kinds)
@@ -936,10 +939,11 @@ class Digest:
         kinds = []
         for saved in data["kinds"]:
             kind = Kind(*[Alert(**alert) for alert in saved["samples"]])
-            kind.words, kind.seen = saved["words"], list(map(collections.Counter, saved["seen"]))
-            kind.count, kind.last = int(saved["count"]), float(saved["last"])
+            kind.words = list(map(str, saved["words"]))
+            kind.seen = list(map(collections.Counter, saved["seen"]))
+            kind.count, kind.last = int(saved["count"]), int(saved["last"])
             kinds.append(kind)
-        return Digest(kinds, int(data["count"]), float(data["first"]), float(data["last"]))
+        return Digest(kinds, int(data["count"]), int(data["first"]), int(data["last"]))
 
 
 def crowds(kinds: list[Kind]) -> dict[Kind, int]:
@@ -952,14 +956,15 @@ def crowds(kinds: list[Kind]) -> dict[Kind, int]:
 def cut(text: str, room: int) -> str:
     """A text in about so many characters.  A short one loses its ids first, then its end."""
     if len(text) > room and room < 300:
-        text = re.sub(RANDOM, "…", text)[: room - 1] + "…"
+        text = re.sub(RANDOM, "…", text)[:room] + "…"
     return shorten(text, max(room, 300)).replace("\n", "\n    ")
 
 
 def entry(kind: Kind, label: str, day: float, room: int) -> str:
-    """A kind's part of a digest: few are each quoted, of more the first one, with what differs."""
+    """A kind's part of a DM: few are each quoted, where there is room; of more the first one, with
+    how many there are and what differs in them."""
     few = kind.count <= SAMPLES and room == DM_LIMIT
-    shown, lines = kind.samples if few else kind.samples[:1], []
+    shown, lines = kind.samples[: SAMPLES if few else 1], []
     for alert in shown:
         when, begin, rest = read(alert, label)
         text = rest if clock(when, when) in begin else alert.text
@@ -1697,324 +1702,261 @@ def run_worker(config_path: str, letter: bytes) -> int:
 
 # ---- authorize: once, with a PIN ---------------------------------------------------------------
 
+# what each word of an answer has to be, and what is said where it is not
+ADDRESS = r"(?:https?://)?(?:www\.|mobile\.)?(?:x|twitter)\.com/"
+A_HANDLE = (rf"(?ai)(?:@|({ADDRESS}))?(?P<word>{HANDLE})(?(1)(?:[/?].*)?)",
+            "'{}' is not a handle on X: it has letters, digits and underscores, as in @oncall_1")
+A_KEY = (r"(?P<word>[!-~]{8,})", "this is no key: copy it whole from X's developer portal")
+A_PIN = (r"(?P<word>[0-9]{3,20})",
+         "a PIN is the digits which the page shows once the app is authorized")
 
-def at_terminal() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()
+
+def explain(problem: Problem, kind: str = "error") -> None:
+    say(kind, problem.message)
+    say("hint", problem.hint)
 
 
-def ask(question: str, parse: Callable[[str], Any], hidden: bool = False) -> Any:
-    """Return what `parse` makes of one line of standard input; at a terminal, ask again where that
-    raises Problem.  Raises Problem where a script's answer is wrong, or there is none."""
+def words_in(line: str, form: str, wrong: str) -> list[str]:  # raises Problem
+    words = line.replace(",", " ").split() or [""]
+    found = [re.fullmatch(form, word) for word in words]
+    if None in found:
+        raise Problem(USAGE, wrong.format(words[found.index(None)]))
+    return [match["word"] for match in found if match]
+
+
+def ask(question: str, form: str, wrong: str, hidden: bool = False) -> list[str]:
+    """Return the words of one line of standard input; at a terminal, ask until they are of this
+    form.  Raises Problem where a script's answer is not, or there is none."""
+    terminal = os.isatty(0)
     while True:
-        answer = ""
-        with ignoring(EOFError, AttributeError, OSError):
-            if at_terminal() and hidden:
-                answer = getpass.getpass(question) + "\n"
-                show(f"  ({plural(len(answer.strip()), 'character')})", sys.stderr)
-            else:
-                if at_terminal():
-                    print(question, end="", file=sys.stderr, flush=True)
-                answer = sys.stdin.readline()
-        if not answer:
-            raise Problem(USAGE, f"no answer to: {question.strip().rstrip(':')}")
         try:
-            return parse(answer.strip())
+            if hidden and terminal:
+                line = getpass.getpass(question)
+                show(f"  ({plural(len(line.strip()), 'character')})", sys.stderr)
+            else:
+                print(question if terminal else "", end="", file=sys.stderr, flush=True)
+                line = next(sys.stdin)
+            return words_in(line, form, wrong)
+        except (EOFError, StopIteration, OSError, TypeError):  # its end, or it is closed
+            raise Problem(USAGE, f"no answer to: {question.strip(': ')}") from None
         except Problem as problem:
-            if not at_terminal():
+            if not terminal:
                 raise
-            say("error", problem.message)
+            explain(problem)
 
 
-def handles_in(words: str) -> list[str]:
-    """The handles that a person typed, with or without @, or by their addresses on x.com; raises
-    Problem."""
-    address = r"(?i)^(?:https?://)?(?:www\.|mobile\.)?(?:x|twitter)\.com/|^@|[/?].*$"
-    handles = [re.sub(address, "", word) for word in words.replace(",", " ").split()]
-    for handle in handles or [""]:
-        if not re.fullmatch(HANDLE, handle):
-            raise Problem(USAGE, f"'{handle}' is not a handle on X",
-                          "a handle is letters, digits and underscores: @oncall_1")
-    return handles
+def not_answered(what: str, outcome: Outcome) -> Problem:  # where X does not do what is wanted
+    hint = f"{outcome.hint or 'wait for a while'}; then: {AUTHORIZE}"
+    return Problem(outcome.status or KEPT, what + outcome.error, hint)
 
 
-def key_in(words: str) -> str:
-    if not re.fullmatch(KEY, words):
-        raise Problem(USAGE, "this is no key: copy it whole from X's developer portal")
-    return words
-
-
-def pin_in(words: str) -> str:
-    """A person's slip costs no page; what a script gives is X's to judge."""
-    if at_terminal() and not re.fullmatch(r"[\d ]{4,20}", words):
-        raise Problem(USAGE, "a PIN is the digits which the page shows once the app is authorized")
-    return "".join(words.split()) or "none"
-
-
-def ask_oauth(config: Config, pair: list[str], token: Mapping[str, str], pin: str) -> Any:
-    """One step of OAuth 1.0a with tweepy's own handler (docs.x.com, "PIN-based OAuth"); without a
-    token: return the page to open and a request token, with it and a PIN: the access token and its
-    secret; None where X does not accept the keys or the PIN.  Raises Problem."""
+def ask_oauth(config: Config, token: Mapping[str, str], pin: str = "") -> Any:
+    """One step of OAuth 1.0a with tweepy's own handler (docs.x.com, "PIN-based OAuth"): return the
+    page to open and a request token; with that and a PIN, the access token and its secret.  None
+    where X does not accept the keys or the PIN; raises Problem."""
 
     def action(tweepy: Any, _: object) -> Any:
-        handler = tweepy.OAuth1UserHandler(*pair, callback="oob")
-        handler.request_token = dict(token)
-        return handler.get_access_token(pin) if token else (
-            handler.get_authorization_url(), handler.request_token)
+        handler = tweepy.OAuth1UserHandler(*map(config.account.get, KEYS[:2]), callback="oob")
+        handler.request_token = token
+        if pin:
+            return handler.get_access_token(pin)
+        return handler.get_authorization_url(), handler.request_token
 
+    show("Asking X.")
     answer = ask_x(config, action)
-    found = answer.json()
-    if answer.status == 200 and isinstance(found, list):
-        return found
+    if answer.status == 200:
+        return answer.json()
     if answer.body.strip()[:1] not in "<{":  # here X says it in plain words; a page is not X's
         answer.body = json.dumps({"detail": answer.body})
-    outcome = judge(answer, dict(zip(KEYS, [*pair, *token.values()])), time.time())
-    if outcome.hint == AGAIN:
-        return None
-    raise not_answered("", outcome)
+    outcome = judge(answer, config.account, time.time())
+    if outcome.hint != AGAIN:
+        raise not_answered("", outcome)
+    return None
 
 
-def not_answered(who: str, outcome: Outcome) -> Problem:
-    """What to tell where X does not say what authorize wants to know."""
-    hint = f"{outcome.hint}; then: {AUTHORIZE}" if outcome.hint else f"try again: {AUTHORIZE}"
-    return Problem(outcome.status or KEPT, who + (outcome.error or "X's answer cannot be read"),
-                   hint)
-
-
-def ask_for_keys(config: Config) -> tuple[list[str], Any]:
-    """The consumer key and secret, from the environment, the config or a person, as X accepts them;
-    and a request token.  Raises Problem."""
-    found = [os.environ.get(variable) or config.account.get(name, "")
-             for name, variable in zip(KEYS, GIVEN)]
-    asked = False
+def request_token(config: Config) -> Any:
+    """Return a request token, for which a consumer key and secret are asked for where there are
+    none that X accepts.  Raises Problem."""
+    typed = not all(re.fullmatch(KEY, config.account.get(name, "")) for name in KEYS[:2])
     while True:
-        if not all(re.fullmatch(KEY, key) for key in found):
-            asked = True
-            found = [ask(name.replace("_", " ") + ": ", key_in, hidden=True) for name in KEYS[:2]]
-        answer = ask_oauth(config, found, {}, "")
+        if typed:
+            config.account.update(
+                (name, "".join(ask(f"{name.replace('_', ' ')}: ", *A_KEY, hidden=True)))
+                for name in KEYS[:2])
+        answer = ask_oauth(config, {})
         if answer:
-            return found, answer[1]
-        refused = Problem(REFUSED, "X does not accept this consumer key and secret",
-                          "copy both anew, the key first; or, as X shows them once, regenerate them"
-                          f" {PORTAL}")
-        if os.environ.get(GIVEN[0]) or asked and not at_terminal():
+            return answer[1]
+        which = "does not accept this" if typed else "no longer accepts the saved"
+        refused = Problem(REFUSED, f"X {which} consumer key and secret", "copy both anew, the key"
+                          f" first; or, as X shows them once, regenerate them {PORTAL}")
+        if typed and not os.isatty(0):
             raise refused
-        if not asked:
-            refused.message = "X no longer accepts the saved consumer key and secret"
-        say("error", refused.message)
-        say("hint", refused.hint)
-        found = [""]
+        explain(refused)
+        typed = True
 
 
-def walk_pin_flow(config: Config, pair: list[str], token: Mapping[str, str]) -> list[str]:
-    """Have a person authorize the app.  Returns the access token and its secret; raises Problem."""
-    for again in (True, True, False):
-        page = f"https://api.x.com/oauth/authorize?oauth_token={token['oauth_token']}"
+def walk_pin_flow(config: Config, wanted: list[str]) -> None:
+    """Have a person authorize the app, and take the access token and its secret into the config;
+    ask for recipients before that, where nobody is `wanted`.  Raises Problem."""
+    for _ in range(3):
+        token = request_token(config)
+        if not wanted and not config.recipients:
+            wanted += ask("recipients (handles, with spaces between): ", *A_HANDLE)
         show("As the account that is to send the alerts, open this page and authorize the app:\n"
-             f"  {page}&force_login=true")
-        access = ask_oauth(config, pair, token, ask("PIN: ", pin_in))
+             f"  https://api.x.com/oauth/authorize?oauth_token={token['oauth_token']}"
+             "&force_login=true")
+        access = ask_oauth(config, token, "".join(ask("PIN: ", *A_PIN)))
         if access:
-            return list(access)
-        if again:
-            say("error", "X does not accept this PIN, here is a new page")
-            token = ask_oauth(config, pair, {}, "")[1]
+            config.account.update(zip(KEYS[2:], access), screen_name="")
+            return
+        say("error", "X does not accept this PIN")
     raise Problem(REFUSED, "three PINs were not accepted; nothing was changed", AGAIN)
 
 
-def look_up(config: Config, handle: str = "") -> tuple[dict[str, Any], str]:
+def look_up(config: Config, handle: str = "") -> dict[str, Any]:
     """What X says of a handle, or of our own account: username, id, receives_your_dm (docs.x.com,
-    "User lookup"; a cent each); and our token's access level.  {} where there is no such handle.
-    Raises Problem."""
-    show(f"Asking X about {'@' + handle if handle else 'the account'}.")
+    "User lookup"; a cent each).  {} where there is no such handle, or the account's keys are not
+    accepted, or not for DMs; raises Problem."""
+    who = f"@{handle}" if handle else "the account"
+    show(f"Asking X about {who}.")
     answer = (
         ask_as_account(config, "get_user", username=handle, user_fields=["receives_your_dm"])
         if handle else ask_as_account(config, "get_me"))
-    body, level = answer.json(), answer.headers.get("x-access-level", "")
-    user = body.get("data") if isinstance(body, dict) and answer.status == 200 else None
-    if isinstance(user, dict) and re.fullmatch(
-        f"{HANDLE} {ID}", f"{user.get('username')} {user.get('id')}"
-    ):
-        return user, level
-    if handle and isinstance(body, dict) and answer.status in (200, 400, 404):
-        return {}, level
+    with ignoring(KeyError, TypeError):  # it is no such answer
+        user = answer.json()["data"]
+        if re.fullmatch(f"{HANDLE} {ID}", f"{user['username']} {user['id']}"):
+            # a token keeps the access level that it was made with
+            return user if answer.headers.get("x-access-level", "") in LEVELS else {}
     outcome = judge(answer, config.account, time.time())
-    raise not_answered(f"{'@' + handle if handle else 'the account'} could not be looked up: ",
-                       outcome)
+    unknown = handle and answer.status in (200, 400, 404) and answer.json()
+    if unknown or outcome.hint in (AGAIN, PERMISSION):
+        return {}
+    raise not_answered(f"{who} could not be looked up: ", outcome)
 
 
-def add_recipient(config: Config, handle: str) -> str:
-    """Look a recipient up on X and save the id; at a terminal ask for another handle where there is
-    none such.  Returns the handle as X spells it; says what is in the way of its DMs.  Raises
-    Problem."""
-    user, wanted, sender = look_up(config, handle)[0], handle, config.account["screen_name"]
-    while not user:
-        missing = Problem(USAGE, f"there is no account @{wanted} on X",
-                          f"check the spelling, then, with no PIN: {ADD}")
-        if not at_terminal():
-            raise missing
-        say("error", missing.message)
-        wanted = ask("the right handle: ", handles_in)[0]
-        user, _ = look_up(config, wanted)
-    name = str(user["username"])
-    config.recipients = {other: i for other, i in config.recipients.items()
-                         if other.lower() not in (handle.lower(), name.lower())}
-    config.recipients[name] = user["id"]
-    config.save()  # at once, as the next one may fail
-    if name.lower() == sender.lower():
-        say("warning", f"@{name} is the account that sends: nobody gets a notification for that")
-        say("hint", "name the account that is on your phone, and let another one send")
-    elif user.get("receives_your_dm") is False:
-        say("warning", f"@{name} does not accept DMs from @{sender} now")
-        say("hint", f"have @{name} send @{sender} a DM first")
-    return name
+def connect(config: Config, me: dict[str, Any], wanted: list[str]) -> list[str]:
+    """Learn who the account and these recipients are on X, once, so that a DM costs no look-up, and
+    save it.  Returns the recipients as X spells them; says what is in the way of their DMs.  What
+    fails costs no second PIN, and `status` names it; raises Problem."""
+    added = []
+    try:
+        me = me or look_up(config)
+        if not me:
+            raise Problem(REFUSED, "the app has no permission to send DMs", PERMISSION)
+        sender = config.account["screen_name"] = me["username"]
+        for handle in wanted:  # to which a person may add
+            user = look_up(config, handle)
+            if user:
+                name = user["username"]
+                config.recipients = {other: i for other, i in config.recipients.items()
+                                     if other.lower() not in (handle.lower(), name.lower())}
+                config.recipients[name] = user["id"]
+                added.append(name)
+                if name == sender:
+                    say("warning", f"@{name} is the account that sends: nobody gets a notification"
+                        " for that; name the one that is on your phone")
+                elif user.get("receives_your_dm") is False:
+                    say("warning", f"@{name} does not accept DMs from @{sender} now: have @{name}"
+                        f" send @{sender} a DM first")
+                continue
+            if handle in config.unknown():
+                del config.recipients[handle]
+            missing = f"there is no account @{handle} on X"
+            if not os.isatty(0):
+                raise Problem(USAGE, missing, f"check the spelling, then, with no PIN: {ADD}")
+            wanted += ask(f"{missing}; the right handle: ", *A_HANDLE)
+    except Problem as problem:
+        config.recipients.update((handle, problem.message) for handle in config.unknown())
+        raise
+    finally:
+        config.save()
+    return added
 
 
 def keep_way_to_x(config: Config) -> None:
     """Take the proxy and the CA bundle in use into the config, where it has none: so that the
     worker has them whoever starts it."""
-    import urllib.request
-
-    bypass = urllib.request.proxy_bypass("api.twitter.com")
-    proxies = {} if bypass else urllib.request.getproxies()
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    for name, used in (("proxy", proxies.get("https") or proxies.get("all")),
-                       ("ca_bundle", bundle and os.path.abspath(bundle))):
-        if used and name not in config.delivery:
-            config.delivery[name] = used
+    used = sys.modules["requests"].Session().merge_environment_settings(
+        "https://api.twitter.com", {}, None, None, None)
+    ways = {"proxy": used["proxies"].get("https") or used["proxies"].get("all"),
+            "ca_bundle": used["verify"] and os.path.abspath(used["verify"])}
+    for name, value in ways.items():
+        if value and name not in config.delivery:
+            config.delivery[name] = value
             show(f"In use, and kept for the worker: {config.setting(name)}")
 
 
 def authorize(options: Any) -> int:
     """Connect an account with this machine: keys, PIN, recipients, proof."""
-    path = locate_config(options.config)
-    saved, wanted = "nothing was saved", handles_in(" ".join(options.to)) if options.to else []
-    import_tweepy()
+    path, said = locate_config(options.config), "nothing was saved"
+    wanted = words_in(" ".join(options.to), *A_HANDLE) if options.to else []
+    import_tweepy()  # if it is missing, or the config's place not ours, nobody is asked for keys
     config, directory = read_config(path), os.path.dirname(path)
     while not os.path.exists(directory):
         directory = os.path.dirname(directory)
     require_ours(directory)
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise Problem(CONFIG, f"the config {path} could not be saved: {directory} is not writable",
-                      "run as who may write there, or name another with --config")
-    first = not config.account.get("access_token")
+    config.account.update((name, os.environ[variable]) for name, variable in zip(KEYS, GIVEN)
+                          if os.environ.get(variable))
+    first = len(config.unknown()) == len(config.recipients)
+    wanted = list(dict.fromkeys(wanted + config.unknown()))
+    complete = all(re.fullmatch(KEY, config.account.get(name, "")) for name in KEYS)
     try:
+        ask_first = wanted or not config.account.get("screen_name")
+        me = look_up(config) if complete and ask_first else {}
+        if not me:  # nothing on disk changes before X has said yes
+            if complete:
+                show("What follows gets new keys. If the saved keys work, Ctrl-C leaves them; to"
+                     f" add a recipient to them: {ADD}")
+            walk_pin_flow(config, wanted)
+        if first:
+            config.recipients = dict.fromkeys(wanted, "not looked up yet")
         keep_way_to_x(config)
-        me = saved_account(config)
-        if me and not wanted and not config.unknown():
-            show(f"The saved keys work, for @{me['username']}. What follows gets new ones, perhaps"
-                 f" for another account;\nCtrl-C leaves all as it is. To add a recipient: {ADD}")
-            me = {}
-        pair, token = ([], {}) if me else ask_for_keys(config)
-        # nothing on disk changes before X has said yes
-        wanted = list(dict.fromkeys(wanted + config.unknown()))
-        if not wanted and not config.recipients:
-            wanted = ask("recipients (handles, with spaces between): ", handles_in)
-        if not me:
-            config.account.update(zip(KEYS, pair + walk_pin_flow(config, pair, token)))
-            config.account["screen_name"] = ""
-            config.recipients.update((handle, "not looked up yet") for handle in wanted)
-            config.save()  # at once: a PIN is good for once
-        saved = "the keys are saved, and later no PIN is needed"
-        connect(config, me, wanted)
-        deliver_queued(config)
-        if not options.no_test:
-            prove(config, wanted or list(config.recipients))
+        config.save()  # at once: a PIN is good for once
+        said = "the keys are saved, and later no PIN is needed"
+        added = connect(config, me, wanted)
+        show(f"Authorized as @{config.account['screen_name']}; the keys are in {path}.\n"
+             f"Added {at(added) or 'nobody'}; alerts go to {at(config.recipients)}.")
+        try:
+            count = deliver_pending(config)
+            if count:
+                show(f"Delivered what was queued: {plural(count)}.")
+        except Problem as problem:
+            explain(problem, "warning")
+        code = DELIVERED if options.no_test else prove(config, added or list(config.recipients))
     except KeyboardInterrupt:
         show("", sys.stderr)
-        raise Problem(INTERRUPTED, f"interrupted; {saved}", f"to go on: {AUTHORIZE}") from None
-    finally:
-        if first and config.ids:
-            show(swatch_lines(path))
-    return DELIVERED
+        raise Problem(INTERRUPTED, f"interrupted; {said}", f"to go on: {AUTHORIZE}") from None
+    if first:
+        show(swatch_lines(path))
+    return code
 
 
-def saved_account(config: Config) -> dict[str, Any]:
-    """What X says of the account whose tokens are saved, and accepted, and may send; {} where a PIN
-    is needed.  Raises Problem."""
-    saved = [config.account.get(name, "") for name in KEYS]
-    given = [os.environ.get(variable, key) for variable, key in zip(GIVEN, saved)]
-    if given != saved[:2] or not all(re.fullmatch(KEY, key) for key in saved):
-        return {}
-    try:
-        me, level = look_up(config)
-    except Problem as problem:
-        if problem.hint.startswith(AGAIN):
-            return {}
-        raise
-    return me if level in LEVELS else {}  # a token keeps the level that it was made with
-
-
-def connect(config: Config, me: dict[str, Any], wanted: list[str]) -> None:
-    """Learn who the account and the recipients are on X, once, so that a DM costs no look-up.  What
-    fails costs no second PIN: the config says what it was.  Raises Problem."""
-    had = {*config.recipients} - {*wanted}
-    try:
-        if not me:
-            me, level = look_up(config)
-            if level not in LEVELS:
-                raise Problem(REFUSED, "the app has no permission to send DMs (its access level is"
-                              f" '{level}')", PERMISSION)
-        config.account["screen_name"] = me["username"]
-        config.save()
-        wanted[:] = [add_recipient(config, handle) for handle in wanted]
-    except Problem as problem:
-        config.recipients.update((handle, problem.message) for handle in config.unknown())
-        config.save()
-        raise
-    config.__init__(config.path, config.parser)  # type: ignore[misc]
-    show(f"Authorized as @{me['username']}; the keys are in {config.path}.")
-    added = f"Added {at(wanted)}. " if wanted and had else ""
-    show(f"{added}Alerts go to {at(config.recipients)}.")
-
-
-def deliver_queued(config: Config) -> None:
-    """Deliver what was queued, before the test DM, and end all waits, as what was refused may go
-    now.  What keeps it is told, and left to the worker."""
-    names, count, _ = pending_in(usable(config.path))
-    if count:
-        show(f"Delivering what was queued: {plural(count)}.")
-    try:
-        try_now(config, names)
-    except Problem as problem:
-        say("warning", problem.message)
-        say("hint", problem.hint)
-
-
-def prove(config: Config, handles: list[str]) -> None:
-    """Give each recipient a test DM that carries a number of its own: the whole way up to the
-    phone.  Raises Problem."""
-    numbers, trouble = {}, None
-    for handle in handles:
-        number = str(random.SystemRandom().randrange(100, 1000))
+def prove(config: Config, handles: list[str]) -> int:
+    """Give each recipient a test DM that carries a number of its own, and at a terminal ask for it:
+    the whole way up to the phone.  Returns the exit status; raises Problem."""
+    code, numbers = DELIVERED, {}
+    for handle, number in zip(handles, random.sample(range(100, 1000), len(handles))):
         answer = ask_as_account(
             config, "create_direct_message", participant_id=config.recipients[handle],
             text=f"[{config.host or short_host_name()}] bird_sentinel test: the number is {number}")
         outcome = judge(answer, config.account, time.time())
         if outcome.kind == "delivered":
-            numbers[handle] = number
             show(f"X took a test DM for @{handle}.")
+            numbers[handle] = number
         else:
-            trouble = Problem(outcome.status, f"no test DM for @{handle}: {outcome.error}",
-                              outcome.hint)
-            say("error", trouble.message)
+            explain(not_answered(f"no test DM for @{handle}: ", outcome))
+            code = max(code, outcome.status)
     for handle, number in numbers.items():
-
-        def right(words: str, number: str = number) -> str:
-            if words not in ("", number):
-                raise Problem(USAGE, "that is not the number")
-            return words
-
-        if at_terminal():
-            if ask(f"the number that the phone of @{handle} shows (Enter, if it shows none): ",
-                   right):
-                show("It works: what is sent is read.")
-            else:
-                trouble = Problem(
-                    KEPT, f"X took the test DM, but the phone of @{handle} does not show it",
-                    "look under message requests, accept the request once, and see the app's"
-                    " notification settings; follow each other; the account that sends must never"
-                    f" set a Chat PIN (X Chat); then: {AUTHORIZE} --to {handle}")
-    if trouble:
-        raise trouble
+        question = f"the number that the phone of @{handle} shows (Enter, if it shows none): "
+        form = f"(?P<word>{number}|)"
+        if os.isatty(0) and ask(question, form, "that is not the number") == [""]:
+            explain(Problem(
+                KEPT, f"X took the test DM, but the phone of @{handle} does not show it",
+                "look under message requests, accept the request once, and see the app's"
+                " notification settings; follow each other; the account that sends must never set a"
+                f" Chat PIN (X Chat); then: {AUTHORIZE} --to {handle}"))
+            code = max(code, KEPT)
+    return code
 
 
 def swatch_lines(config_path: str) -> str:
@@ -2048,64 +1990,70 @@ PERLCODE = r"perlcode 1 ($ENV{SWATCH_LINE} = substr($_, 0, 50000)) =~ tr/\0//d;"
 
 def read_message(options: Any) -> str:
     """The message from the command line or from standard input, cleaned; raises Problem."""
-    raw = os.fsencode(" ".join(options.message))  # as the caller gave it, whatever the locale
-    if not options.dashes and (raw == b"-" or not options.message and not at_terminal()):
+    raw, dashes = os.fsencode(" ".join(options.message)), "--" in sys.argv
+    if not dashes and (raw == b"-" or not options.message and not os.isatty(0)):
         try:
-            raw = sys.stdin.buffer.read(1 << 28) if sys.stdin else b""
+            with open(0, "rb", closefd=False) as stdin:
+                raw = stdin.read(1 << 28)
         except OSError as error:
             raise Problem(USAGE, f"standard input cannot be read: {lower(error)}") from None
     # a hole in a log reads as very many NULs
     text = raw.replace(b"\0", b"").decode("utf-8", "replace")
     gone = max(0, len(text) - 2 * SEARCHED)  # what nobody will see is counted, but not cleaned
-    if gone:
-        text = text[:SEARCHED] + text[-SEARCHED:]
-    text = clean(text).strip("\n")
-    if text.strip():
-        return shorten(text, TEXT_LIMIT, gone)
-    hint = "see: bird_sentinel send --help"
-    if options.no_wait and options.dashes:  # swatch's: which nobody else may hear of
-        report("the message is empty: has the swatchrc its perlcode line?")
-        hint = f"this line stands once at the top of a swatchrc: {PERLCODE}"
-    raise Problem(USAGE, "the message is empty", hint)
+    text = clean(text[:SEARCHED] + text[max(SEARCHED, len(text) - SEARCHED) :]).strip("\n")
+    kept = shorten(text, TEXT_LIMIT, gone)
+    if not text.strip():
+        hint = "see: bird_sentinel send --help"
+        if dashes and options.no_wait:  # swatch's: which nobody else may hear of
+            report("the message is empty: has the swatchrc its perlcode line?")
+            hint = f"this line stands once at the top of a swatchrc: {PERLCODE}"
+        raise Problem(USAGE, "the message is empty", hint)
+    if kept != text and not options.no_wait:
+        say("warning", "too long for a DM: the middle of the message is cut out")
+    return kept
+
+
+# a config, and what is wrong with it; it is read only if that is wanted
+def examine(path: str, whole: bool) -> tuple[Config, Problem | None]:
+    config = Config(path, {})
+    try:
+        require_config(path)
+        if whole:
+            config = read_config(path)
+            config.check()
+    except Problem as problem:
+        return config, problem
+    return config, None
 
 
 def send(options: Any) -> int:
     """Accept an alert, which is then never lost; see to it that a worker is at it; and wait."""
-    since, text = time.time(), read_message(options)
-    path = locate_config(options.config)
+    sent, text = time.time(), read_message(options)
     if options.dry_run:
-        digest, host = Digest(), ""
+        digest, label = Digest(), ""
         with ignoring(Problem):
-            host = read_config(path).host
-        digest.add(Alert(text, since, short_host_name()))
-        show(compose(digest, host, since))
+            label = read_config(locate_config(options.config)).host
+        digest.add(Alert(text, sent, short_host_name()))
+        show(compose(digest, label, sent))
         return DELIVERED
-
-    trouble = None
+    path = locate_config(options.config)
+    config, trouble = examine(path, not options.no_wait)
     try:
-        require_config(path)
-        config = Config(path, {}) if options.no_wait else read_config(path).check()
-        place, name, unsafe = store(path, text, since)
+        if isinstance(trouble, Foreign):
+            raise trouble
+        place, name, unsafe = store(path, text, sent)
     except Foreign as problem:
         raise Problem(CONFIG, f"not kept: {problem.message}", problem.hint) from None
-    except Problem as problem:
-        if problem.status == LOST:
-            raise
-        trouble = problem
-        place, name, unsafe = store(path, text, since)
-    options.stored = True
     if trouble:
-        hint = trouble.hint if trouble.hint == AGAIN else f"{trouble.hint}; then: bird_sentinel flush"
-        raise Problem(CONFIG, f"kept in the queue {place.root}: {trouble.message}", hint)
+        raise Problem(CONFIG, f"kept in the queue {place.root}: {trouble.message}",
+                      f"{trouble.hint}; then: bird_sentinel flush")
     started = not pull(usable(path))
     if started:
         start_worker(path)
     if unsafe:
         raise unsafe
     if not options.no_wait:
-        if "characters cut…]" in text:
-            say("warning", "too long for a DM: the middle of the message is cut out")
-        await_delivery(config, {name}, since, started=started)
+        await_delivery(config, {name}, LOOK, started)
         show(f"delivered to {at(config.recipients)}")
     return DELIVERED
 
@@ -2113,165 +2061,169 @@ def send(options: Any) -> int:
 def pending_in(found: Iterable[Place]) -> tuple[set[str], int, float]:
     """What is pending in these places: the names of its files, how many alerts that is, and when
     the oldest was sent (seconds since the epoch; now, where there is none)."""
-    names: set[str] = set()
-    folded: set[str] = set()
+    names = {name for place in found for name in place.names("new")}
     count, oldest = 0, time.time()
-    for place in found:
-        names.update(place.names("new"))
-        with ignoring(Exception):
-            data = json.loads(read_file(place.path(FOLDED)))
-            folded.update(data["names"])
+    for path in [place.path(FOLDED) for place in found]:
+        try:
+            data = json.loads(read_file(path))
+            names.difference_update(data["names"])
             for digest in map(Digest.load, data["digests"]):
                 count, oldest = count + digest.count, min(oldest, digest.first)
-    names -= folded
+        except Exception:  # it is damaged, which is an alert of its own; or there is none
+            if os.path.lexists(path):
+                count += 1
     return names, count + len(names), min([oldest, *(sent_at(name, oldest) for name in names)])
 
 
-def await_delivery(
-    config: Config, names: set[str], since: float, insist: bool = False, started: bool = False
-) -> None:
+def put_aside(found: Iterable[Place]) -> list[str]:  # the paths of DMs that X refused
+    return [place.path("refused", name) for place in found for name in place.names("refused")]
+
+
+def trouble_in(config: Config, state: State, account: bool) -> Problem:
+    """What a person has to hear of recipients who refuse us, and of the account where that counts:
+    the worst of their statuses, DELIVERED where there is no trouble."""
+    x, refusing = state.wait(X), state.refusing(config.ids)
+    waits, words = list(refusing.values()), []
+    if refusing:
+        errors = "; ".join(dict.fromkeys(wait.error for wait in waits))
+        words = [f"not to {at(map(config.handle, refusing))}: {errors}"]
+    if account and x.status:
+        waits, words = [x, *waits], [x.error, *words]
+    return Problem(max([wait.status for wait in waits], default=DELIVERED), "; ".join(words),
+                   "; ".join(dict.fromkeys(wait.hint for wait in waits if wait.hint)))
+
+
+def await_delivery(config: Config, names: set[str], letter: bytes, started: bool) -> None:
     """Wait, for half a minute at the most, until these files are delivered.  Raises Problem when
     they have to wait, or not everybody gets them.
 
-    since: what was known before does not count, if `insist`: all waits are over then.  started: so
-    was the worker at it, from here; the failure of another does not count where ours may do better.
+    letter: what the worker was told; after NOW, what was known before does not count.  started: so
+    was the worker, from here; the failure of another does not count where ours may do better.
     """
-    begun = pulled = time.monotonic()
-    found, said = usable(config.path), False
-    before = {name for place in found for name in place.names("refused")}
-    while any(os.path.lexists(place.path(*way)) for place in found
-              for way in [(FOLDED,), *(("new", name) for name in names)]):
-        now, left = time.time(), begun + PATIENCE - time.monotonic()
-        state = State(found)
+    found, since, deadline = usable(config.path), time.time(), time.monotonic() + PATIENCE
+    before, pull_at, said = put_aside(found), PATIENCE - 1, False
+    # in this order, as `folded` is written before what is in it goes
+    paths = [place.path("new", name) for place in found for name in names]
+    paths += [place.path(FOLDED) for place in found]
+    while any(map(os.path.lexists, paths)):
+        now, left, state = time.time(), deadline - time.monotonic(), State(found)
         wait = state.holding(config.ids)
-        told = wait.began >= since or not insist and wait.until > now + left
+        told = wait.began >= since or letter == LOOK and wait.until > now + left
         if left < 0 or told and wait.status and (started or wait.kind not in ELSEWHERE):
-            raise deferred(config, state, wait, now)
-        if time.monotonic() > pulled + 1:
-            pulled = time.monotonic()
+            trouble = trouble_in(config, state, account=True)
+            why = trouble.message or f"the next DM waits for {wait.error or 'X to answer'}"
+            raise Problem(trouble.status or KEPT, f"kept in the queue: {why}",
+                          f"{trouble.hint or RETRIED}; the next attempt is at"
+                          f" {clock(max(wait.until, now), now)}")
+        if left < pull_at:
+            pull_at = left - 1
             if not pull(found):
-                start_worker(config.path, NOW if insist else LOOK)
+                start_worker(config.path, letter)
                 started, since = True, now
-            if not said and wait.until > now + 1 and sys.stderr and sys.stderr.isatty():
-                say("waiting", f"for {wait.error}, until {clock(wait.until, now)}")
+            if not said and wait.until > now + 1 and os.isatty(2):
                 said = True
+                say("waiting", f"for {wait.error}, until {clock(wait.until, now)}")
         time.sleep(0.03)
     if not all(os.path.isdir(place.path("new")) for place in found):
         raise Problem(LOST, f"the queue {found[0].root} has vanished, and what was in it",
                       "see what removed or moved it, then send again")
-    if not before.issuperset(name for place in found for name in place.names("refused")):
+    if not set(put_aside(found)).issubset(before):
         raise Problem(REFUSED, "put aside: X does not take the text of a DM",
                       "to read it: bird_sentinel status")
-    refusing = State(found).refusing(config.ids)
-    if refusing:
-        whom = list(map(config.handle, refusing))
-        got = at(handle for handle in config.recipients if handle not in whom)
-        worst = next(iter(refusing.values()))
-        raise Problem(REFUSED, f"delivered to {got}; not to {at(whom)}: {worst.error}", worst.hint)
+    state = State(found)
+    trouble = trouble_in(config, state, account=False)
+    if trouble.status:
+        got = at(handle for handle, i in config.recipients.items() if not state.wait(i).status)
+        raise Problem(REFUSED, f"delivered to {got}; {trouble.message}", trouble.hint)
 
 
-def deferred(config: Config, state: State, wait: Wait, now: float) -> Problem:
-    """What to tell of an alert that has to wait."""
-    words = f"not to {at(map(config.handle, state.refusing(config.ids)))}: {wait.error}"
-    if wait.kind != "recipient":
-        words = wait.error if wait.status else f"the next DM waits for {wait.error}"
-    if wait.until <= now and not wait.status:
-        return Problem(KEPT, "kept in the queue: X has not answered yet",
-                       "it is sent as soon as X does; see: bird_sentinel status")
-    hint = f"the next attempt is at {clock(wait.until, now)}"
-    return Problem(wait.status or KEPT, f"kept in the queue: {words}",
-                   f"{wait.hint}; {hint}" if wait.hint else hint)
-
-
-def try_now(config: Config, names: set[str]) -> None:
-    """End all waits, have a worker try what is pending, and wait for that.  Raises Problem."""
-    since, found = time.time(), usable(config.path)
+def deliver_pending(config: Config) -> int:
+    """Try now all that is pending, and end all waits.  Returns how many alerts that is; raises
+    Problem."""
+    with ignoring(OSError):  # it has yet to be made
+        places(config.path)[0].require_safe()
+    found = usable(config.path)
+    names, count, _ = pending_in(found)
     started = not pull(found, NOW)
-    if started:
+    if started and found:
         start_worker(config.path, NOW)
-    await_delivery(config, names, since, True, started)
+    if count:
+        await_delivery(config, names, NOW, started)
+    return count
 
 
 def flush(options: Any) -> int:
     """Try now all that is pending."""
-    config = read_config(locate_config(options.config)).check()
-    disk = places(config.path)[0]
-    if os.path.lexists(disk.path("new")):
-        disk.require_safe()
-    names, count, _ = pending_in(usable(config.path))
-    if count:
-        try_now(config, names)
+    count = deliver_pending(read_config(locate_config(options.config)).check())
     show(f"delivered: {plural(count)}" if count else "nothing is pending")
     return DELIVERED
+
+
+def iso(moment: float) -> str:  # ISO 8601 with the local offset
+    return str(datetime.datetime.fromtimestamp(moment).astimezone().isoformat(timespec="seconds"))
 
 
 def status(options: Any) -> int:
     """One line for a monitor and then the details, or JSON; the exit status says it too."""
     now, path = time.time(), locate_config(options.config)
-    config, found, disk = Config(path, {}), usable(path), places(path)[0]
-    state, (_, count, oldest) = State(found), pending_in(found)
-    refused = [place.path("refused", name) for place in found for name in place.names("refused")]
-    kept, trouble = len(refused) + state.dropped if refused else 0, Problem(DELIVERED, "")
+    queue, found, (config, trouble) = places(path)[0], usable(path), examine(path, True)
+    state, (_, count, oldest), refused = State(found), pending_in(found), put_aside(found)
+    wait = state.holding(config.ids)
     try:
-        if os.path.lexists(disk.path("new")):
-            disk.require_safe()
-        require_config(path)
-        config = read_config(path)
-        config.check()
+        with ignoring(OSError):  # it has yet to be made
+            queue.require_safe()
     except Problem as problem:
-        trouble = problem
-    wait, refusing = state.holding(config.ids), state.refusing(config.ids)
-    due, late = max(oldest, wait.until), count > 0 and now - oldest >= LATE
-    for who, other in {"": state.wait(X), **refusing}.items():
-        if other.status and not trouble.status:
-            whom = f"not to @{config.handle(who)}: " if who else ""
-            trouble = Problem(other.status, whom + other.error, other.hint)
-    if count and due < now - MINUTE and trouble.status != CONFIG:
-        trouble = Problem(trouble.status or KEPT, trouble.message or "nobody is at it",
-                          "; then ".join(filter(None, [trouble.hint, "run: bird_sentinel flush"])))
-        late = True
-    code = max(trouble.status, KEPT if count else DELIVERED, REFUSED if kept else DELIVERED)
+        trouble = trouble or problem
+    if not trouble:  # a limit keeps nothing where nothing is pending
+        trouble = trouble_in(config, state, account=count > 0 or state.wait(X).status > KEPT)
+    code, word, said = trouble.status, "ok", "nothing pending"
+    overdue = max(oldest, wait.until) < now - MINUTE
+    kept = len(refused) + state.dropped if refused else 0
+    if overdue:
+        trouble.message = trouble.message or "nobody is at it"
+        trouble.hint = "; then ".join(filter(None, [trouble.hint, "run: bird_sentinel flush"]))
     facts = {
         "account": config.account.get("screen_name") or None,
         "recipients": config.recipients, "pending": count, "refused": kept,
         "oldest_pending": iso(oldest) if count else None,
-        "next_attempt": iso(due) if count and trouble.status != CONFIG else None,
+        "next_attempt": iso(wait.until) if count and wait.until > now - MINUTE else None,
         "last_delivery": iso(state.delivered) if state.delivered else None,
-        "last_error": trouble.message or None, "config": path, "queue": disk.root,
+        "last_error": trouble.message or None, "config": path, "queue": queue.root,
     }
+    if count:
+        code, word = max(code, KEPT), "busy"
+        said = f"{plural(count)} pending since {clock(oldest, now)}"
+    if refused:
+        code, trouble.hint = max(code, REFUSED), trouble.hint or "read what is below"
+        said += f", {plural(kept, 'DM')} refused by X (below)"
+    if code > KEPT or overdue or oldest < now - LATE:
+        word = "problem"
+    if count and wait.until > now and not trouble.message:
+        trouble.message = f"waiting for {wait.error}"
     if options.json:
         show(json.dumps(facts, indent=2))
         return code
-    word = "problem" if code > KEPT or late else "busy" if code else "ok"
-    first = f"{plural(count)} pending since {clock(oldest, now)}" if count else "nothing pending"
-    if kept:
-        first += f", {plural(kept, 'DM')} refused by X (below)"
-    if trouble.message or count and wait.until > now:
-        first += f": {trouble.message or 'waiting for ' + wait.error}"
-    show(f"{word}: {first}")
-    lines = [("to do", trouble.hint or ("read what is below" if kept else "")),
-             ("next attempt", clock(due, now) if facts["next_attempt"] else ""),
-             ("last delivery", clock(state.delivered, now) if state.delivered else ""),
-             ("account", facts["account"]),
-             ("recipients", ", ".join(f"@{h} ({i})" for h, i in config.recipients.items()))]
-    lines += [(f"not to @{config.handle(who)}", f"{why.error}; tried again with the first alert"
-               f" after {clock(why.until, now)}") for who, why in refusing.items()]
-    for name, value in [*lines, ("config", path), ("queue", disk.root)]:
+    show(": ".join(filter(None, [word, said, trouble.message])))
+    rows = [("to do", trouble.hint), ("next attempt", facts["next_attempt"]),
+            ("last delivery", facts["last_delivery"]), ("account", facts["account"]),
+            ("recipients", ", ".join(f"@{name} ({i})" for name, i in config.recipients.items())),
+            *((f"not to @{config.handle(recipient)}", "tried again with the first alert after"
+               f" {clock(max(why.until, now), now)}")
+              for recipient, why in state.refusing(config.ids).items()),
+            ("config", path), ("queue", queue.root)]
+    show_details(rows, refused, now)
+    return code
+
+
+def show_details(rows: list[tuple[str, Any]], refused: list[str], now: float) -> None:
+    for name, value in rows:
         if value:
             show(f"{name:<14} {value}")
     for path in refused:
         text = clean(read_file(path).decode("utf-8", "replace")).replace("\n", "\n    ")
         show(f"\nput aside, of {clock(sent_at(os.path.basename(path), now), now)}:\n    {text}")
-    if kept > len(refused):
-        show(f"\nand {plural(state.dropped, 'DM')} more, for which there was no room")
     for directory in sorted(set(map(os.path.dirname, refused))):
         show(f"\nwhen you have read it: rm {shlex.quote(directory)}/*")
-    return code
-
-
-def iso(moment: float) -> str:
-    """ISO 8601 with the local offset."""
-    return str(datetime.datetime.fromtimestamp(moment).astimezone().isoformat(timespec="seconds"))
 
 
 STATUSES = """\
@@ -2320,7 +2272,7 @@ environment:
                           proxy and ca_bundle go before them
 """
 
-COMMANDS: dict[str, tuple[Callable[[Any], int], str]] = {
+COMMANDS: dict[str, tuple[Callable[[Any], int], str, dict[str, dict[str, Any]]]] = {
     "authorize": (authorize, """\
 Connects an account on X with this machine, once. Asks for the consumer key and
 secret of your app, unless the config or the environment has them, and for the
@@ -2329,31 +2281,46 @@ saves the keys, delivers what was queued, and proves with a test DM to each
 recipient that the phone shows it. With --to and keys that X still accepts, it
 adds recipients and asks for no PIN. Where standard input is no terminal, each
 answer is a line of it, in the order asked: consumer key, consumer secret,
-recipients, PIN, each only if it is needed."""),
+recipients, PIN, each only if it is needed.""", {
+        "--to": {"metavar": "HANDLE", "action": "append", "default": [],
+                 "help": "add this recipient, with or without @; may be repeated"},
+        "--no-test": {"action": "store_true", "help": "send no test DM"},
+    }),
     "send": (send, """\
 Sends MESSAGE, its words joined by one space, as a DM to all recipients. With -
 for it, or with none where standard input is no terminal, the message is what
 comes on standard input. Put -- before a message that may begin with a dash.
-Waits, half a minute at the most, until the alert is delivered or deferred."""),
+Waits, half a minute at the most, until the alert is delivered or deferred.""", {
+        "--no-wait": {"action": "store_true", "help": "return as soon as the alert is stored"},
+        "--dry-run": {"action": "store_true",
+                      "help": "print the DM instead of sending it; needs no config"},
+        "message": {"metavar": "MESSAGE", "nargs": "*", "help": "its words, or -"},
+    }),
     "flush": (flush, """\
 Tries now what is queued, in the environment it is run in: it ends every wait
 of ours, and one wait for X's limit. For cron, every ten minutes, for a unit's
-start, or by hand."""),
+start, or by hand.""", {}),
     "status": (status, """\
 Tells account, recipients, how many alerts are pending and since when, when the
 next attempt is due and what it waits for, the last delivery and the last
-error. The first line and the exit status are enough for a monitor."""),
+error. The first line and the exit status are enough for a monitor.""", {
+        "--json": {"action": "store_true", "help": "print it as a JSON object"},
+    }),
 }
 
 
-def parser() -> Any:
-    """The command line."""
+def parse(argv: list[str]) -> Any:
+    """What is asked for, of COMMANDS, on the command line.  Raises Problem and SystemExit."""
 
     class Parser(argparse.ArgumentParser):  # type: ignore[misc,name-defined]
         def error(self, message: str) -> NoReturn:
-            close = [near for word in re.findall(r"[-\w]+", message.partition(":")[2])
-                     for near in difflib.get_close_matches(word, [*COMMANDS, *options], 1)]
-            hint = f"did you mean: {close[0]}" if close else f"see: {self.prog} --help"
+            word = re.sub(r".*(?:arguments: |choice: ')|[' ].*", "", message)
+            known = COMMANDS if "invalid choice" in message else self._option_string_actions
+            hint = f"see: {self.prog} --help"
+            if self.prog.endswith(" send"):
+                hint = f"put -- before a message that begins with a dash; {hint}"
+            for near in difflib.get_close_matches(word, known, 1):
+                hint = f"did you mean: {near}"
             raise Problem(USAGE, message, hint)
 
     form: Any = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
@@ -2362,69 +2329,45 @@ def parser() -> Any:
     top.add_argument("--config", **config)
     top.add_argument("--version", action="version", version=f"bird_sentinel {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    options = {
-        "--no-test": ("authorize", "send no test DM"),
-        "--no-wait": ("send", "return as soon as the alert is stored"),
-        "--dry-run": ("send", "print the DM instead of sending it; needs no config"),
-        "--json": ("status", "print it as a JSON object"),
-    }
-    for name, (_, about) in COMMANDS.items():
+    for name, (_, about, arguments) in COMMANDS.items():
         made = commands.add_parser(name, description=about, help=about.partition(". ")[0], **form)
         made.add_argument("--config", default=argparse.SUPPRESS, **config)
-        for option, (command, words) in options.items():
-            if command == name:
-                made.add_argument(option, action="store_true", help=words)
-        if name == "authorize":
-            made.add_argument("--to", metavar="HANDLE", action="append", default=[],
-                              help="add this recipient, with or without @; may be repeated")
-        if name == "send":
-            made.add_argument("message", metavar="MESSAGE", nargs="*", help="its words, or -")
-    return top
-
-
-def parse(argv: list[str]) -> Any:
-    """What is asked for on the command line; raises Problem and SystemExit."""
-    if argv[:3] == ["send", "--no-wait", "--"]:
-        # what swatch runs once a line: argparse takes as long to load as all else that it needs
-        namespace: Any = type(sys.implementation)
-        options = namespace(
-            command="send", config=None, dry_run=False, no_wait=True, message=argv[3:])
-    else:
-        options = parser().parse_args(argv)
-    options.stored, options.dashes = False, "--" in argv
+        for argument, how in arguments.items():
+            made.add_argument(argument, **how)
+    options, unknown = top.parse_known_args(argv)
+    if unknown:
+        commands.choices[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     return options
 
 
-def main() -> int:
-    """Run one command.  Returns its exit status; errors are told on standard error."""
-    argv, lost = sys.argv[1:], KEPT
+def run() -> NoReturn:
+    """Run one command; errors are told on standard error.  Out at once, then: to take the
+    interpreter apart first would hold the watcher up for as long as it took to store the alert."""
+    argv = sys.argv[1:]
+    namespace: Any = type(sys.implementation)  # as types has it, which is not loaded for that
     os.umask(0o077)
     for stream in filter(None, (sys.stdin, sys.stdout, sys.stderr)):
         stream.reconfigure(errors="replace")
     try:
         if argv[:1] == ["worker"] and len(argv) == 3:
-            return run_worker(argv[1], argv[2].encode())
-        options = parse(argv)
-        lost = LOST
-        return COMMANDS[options.command][0](options)
+            code = run_worker(argv[1], argv[2].encode())
+        elif argv[:3] == ["send", "--no-wait", "--"]:
+            # what swatch runs once a line: argparse takes as long to load as all else that it needs
+            code = send(namespace(config=None, dry_run=False, no_wait=True, message=argv[3:]))
+        else:
+            options = parse(argv)
+            code = COMMANDS[options.command][0](options)
     except SystemExit:  # --help, --version
-        return DELIVERED
+        code = DELIVERED
     except Problem as problem:
-        say("error", problem.message)
-        say("hint", problem.hint)
-        return problem.status
+        explain(problem)
+        code = problem.status
     except KeyboardInterrupt:
         say("error", "interrupted")
-        return INTERRUPTED
+        code = INTERRUPTED
     except Exception as error:  # a fault of ours, which no caller should meet as a traceback
         say("error", f"unexpected: {type(error).__name__}: {lower(error)}")
-        return lost if options.command == "send" and not options.stored else KEPT
-
-
-def run() -> NoReturn:
-    """`main`, and out at once: to take the interpreter apart first would hold the watcher up for as
-    long as it took to store the alert."""
-    code = main()
+        code = LOST
     with ignoring(AttributeError, OSError, ValueError):
         sys.stdout.flush()
     os._exit(code)

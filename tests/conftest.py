@@ -141,7 +141,8 @@ class Sentinel:
 
     def end(self) -> None:
         """Leave no process, and nothing in memory."""
-        self.kill()
+        while self.processes():
+            self.kill()
         for memory in self.memories:
             shutil.rmtree(memory, ignore_errors=True)
 

@@ -20,7 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, Result, Sentinel, at_once, memory_of
+import conftest
+from conftest import Result, Sentinel, at_once, memory_of
 from fake_x import ERRORS, Answer, FakeX
 
 CLOSED = "nothing more comes on standard input"  # in the place of a PIN
@@ -43,7 +44,7 @@ def walk(
     """authorize with piped answers. For each page it shows, a PIN: the right one where it is ""."""
     assert sentinel.x
     began = time.monotonic()
-    process = subprocess.Popen([*wrapper, str(COMMAND), "authorize", *options], bufsize=0,
+    process = subprocess.Popen([*wrapper, str(conftest.COMMAND), "authorize", *options], bufsize=0,
                                env={**sentinel.env, **(env or {})}, stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     assert process.stdin and process.stdout
@@ -77,7 +78,7 @@ class Terminal:
         self.screen, self.read_so_far = "", 0
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", str(COMMAND), *words], env=sentinel.env,
+            ["setsid", "--ctty", str(conftest.COMMAND), *words], env=sentinel.env,
             stdin=slave, stdout=slave, stderr=slave,
         )  # fmt: skip
         os.close(slave)
@@ -667,7 +668,7 @@ def test_the_printed_swatchrc_lines_work_with_swatch_where_the_config_is_named(
     if named == "by the environment":
         env = {"BIRD_SENTINEL_CONFIG": str(path)}
     done = walk(fresh, "--to", "oncall", "--no-test", *options, answers=keys, env=env)
-    assert str(COMMAND.resolve()) in done.out, done
+    assert str(conftest.COMMAND.resolve()) in done.out, done
     run_in_swatch(fresh, done.out, BREAK_IN)
     x.wait_for(lambda: x.dms, 30)
     assert x.dms[0].text.partition("] ")[2].encode() == BREAK_IN

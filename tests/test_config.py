@@ -288,7 +288,8 @@ def add_second_and_die(sentinel: Sentinel) -> Path:
         ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=rename,renameat,renameat2", "-e",
          "inject=rename,renameat,renameat2:signal=KILL:when=1", str(COMMAND), "authorize", "--to",
          "second", "--no-test"],
-        env=sentinel.env, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        env={**sentinel.env, "PYTHONDONTWRITEBYTECODE": "1"},  # which Python renames, too
+        stdin=subprocess.DEVNULL, capture_output=True, check=False,
     )  # fmt: skip
     assert sentinel.config.read_text() == before
     (left,) = set(sentinel.directory.iterdir()) - {sentinel.config}

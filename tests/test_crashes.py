@@ -248,6 +248,7 @@ def test_a_sender_killed_at_any_step_leaves_a_queue_that_works(
 ) -> None:
     log = tmp_path / "trace"
     sentinel = homes()
+    sentinel.run("--version")  # Python compiles it
     subprocess.run([*strace(log), "send", "--no-wait", "--", "x"], env=sentinel.env, check=True)
     found = steps(log, of_worker=False)
     assert {"mkdir,mkdirat", "rename,renameat,renameat2", "fsync"} <= {s.calls for s in found}

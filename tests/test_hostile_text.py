@@ -40,16 +40,11 @@ HOSTILE: dict[str, tuple[bytes, str | None]] = {
     "shell metacharacters": (b"; touch pwned & touch pwned | tee pwned > pwned < /dev/null", None),
     "unbalanced quotes": (b"it's \"one `two 'three \\", None),
     "globs": (b"* ? [a-z]* {a,b} ~ ~root !! !$", None),
-    "a comment": (b"# not a comment # nor this", None),
-    "a variable": (b"$HOME $0 $$ $_ \\$PATH", None),
     "an option": (b"--version", None),
-    "a short option": (b"-h", None),
     "an option with its value": (b"--config=/nonexistent", None),
     "two dashes": (b"--", None),
-    "one dash": (b"-", None),
     "a file to read options from": (b"@/etc/passwd", None),
     "names and tags": (b"@everyone @oncall #tag $TAG", None),
-    "a URL": (b"http://evil.example/?a=b&c=%41#d", None),
     "percent signs": (b"100% %s %n %(home)s %% %", None),
     "JSON": (b'", "participant_id": "666", "x": "{\\u0000}', None),
     "markup": (b"<script>alert(1)</script> &amp; *bold* _under_", None),
@@ -74,7 +69,6 @@ HOSTILE: dict[str, tuple[bytes, str | None]] = {
     "an overlong form": (b"\xc0\xae\xc0\xae/", "\ufffd\ufffd\ufffd\ufffd/"),
     "lone surrogates": (b"\xed\xa0\x80 \xed\xb2\xff", "\ufffd" * 3 + " " + "\ufffd" * 3),
     "a cut character": (b"cut \xe2\x82", "cut \ufffd"),
-    "noncharacters": ("\ufffe\uffff\U0010ffff".encode(), None),
     "a flood of combining marks": (("e" + "\u0301" * 2000).encode(), None),
     "emoji": ("\U0001f426\u200d\u2b1b \U0001f1e9\U0001f1ea".encode(), None),
 }
@@ -267,7 +261,7 @@ def test_what_a_config_says_does_nothing_to_a_terminal(
 ) -> None:
     text = sentinel.configure(interval="60").read_text()
     sentinel.config.write_text({
-        "host": text.replace("host = web1", f"host = {EVIL}"),
+        "host": text.replace("host = web1", f"host = {EVIL}" + "h" * 20_000),
         "screen_name": text.replace("= sentinel_bot", f"= {EVIL}"),
         "recipient": text.replace("oncall =", f"on{EVIL} ="),
         "section": text + f"[{EVIL}]\n{EVIL}\n",
@@ -289,17 +283,3 @@ def test_what_is_wrong_on_the_command_line_does_nothing_to_a_terminal(fresh: Sen
         ("authorize", b"--to", evil),
     ]
     assert said_unsafe(fresh, *commands) == []
-
-
-# ---- an odd host ----
-
-ODD_HOSTS = ["%s %(host)s %", "${HOSTNAME}", "h" * 20_000, "\u20ac" * 5000, "a\n b\n c", "[x] #; =",
-             "\u202e\x1b[31m"]  # fmt: skip
-
-
-@pytest.mark.parametrize("host", ODD_HOSTS, ids=[ascii(host)[:20] for host in ODD_HOSTS])
-def test_with_an_odd_host_an_alert_is_one_line_and_whole(sentinel: Sentinel, host: str) -> None:
-    sentinel.configure(host=host)
-    done = sentinel.run("send", "--dry-run", "odd host")
-    assert re.fullmatch(r"\[.{1,90} [\d:]{8}\] odd host\n", done.out), done
-    assert unsafe(done.out) == []

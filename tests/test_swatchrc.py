@@ -827,5 +827,5 @@ def test_a_line_too_long_for_linux_and_for_a_dm_is_on_the_phone_cut(
     config = with_catch_all(SHIPPED.replace(EXEC, action), "HOSTILE")
     real.read(f"--examine={real.log([b'HOSTILE ' + b'x' * KIB_128])}", config)
     until(lambda: x.dms, 20, "nothing arrived")
-    assert "HOSTILE " + "x" * 5_000 in x.dms[0].text
+    assert "HOSTILE " + "x" * 4_000 in x.dms[0].text
     assert len(x.dms[0].text) <= 10_000

@@ -114,11 +114,13 @@ class ignoring:
 # ---- voice: standard error, lower case, no full stop, error then hint; results on standard output
 
 
-def say(kind: str, message: str) -> None:
-    """Tell a person something: an error, a hint or a warning.  Never a secret."""
+def say(kind: str, message: str, hint: str = "") -> None:
+    """Tell a person something: an error or a warning, and what to do next.  Never a secret."""
     with ignoring(OSError, ValueError, TypeError):  # no stderr; nor does a full pipe hold us up
-        if message and select.select([], [sys.stderr], [], 1)[1]:
+        if select.select([], [sys.stderr], [], 1)[1]:
             show(f"bird_sentinel: {kind}: {message}", sys.stderr)
+            if hint:
+                show(f"bird_sentinel: hint: {hint}", sys.stderr)
 
 
 def show(line: str, stream: Any = None) -> None:
@@ -532,8 +534,9 @@ class Config:
             values[f"{variable} in the environment"] = os.environ.get(variable)
         for where, value in values.items():
             if value and name == "proxy":  # all but its host and port may be a password
-                shown = re.fullmatch(r"([a-z0-9+.-]+://)?(?:.*@)?([\w.-]+(?::\d{1,5})?)/?", value)
-                return where + (f": {shown[1] or ''}{shown[2]}" if shown else "")
+                shown = re.fullmatch(r"([a-z0-9+.-]+://)?(?:.*@)?([\w.-]+|\[[\da-f:]+\])(:\d{1,5})?/?",
+                                     value)
+                return where + (": " + "".join(filter(None, shown.groups())) if shown else "")
             if value:
                 return f"{where}: {value}"
         return ""
@@ -673,16 +676,14 @@ def allowances(headers: Mapping[str, str], now: float) -> list[tuple[float, int,
 
 
 def round_wait(
-    rounds: list[dict[str, float]], dms: int, interval: float,
-    limits: list[tuple[float, int, float]], now: float,
+    sent: list[float], dms: int, interval: float, limits: list[tuple[float, int, float]], now: float
 ) -> tuple[float, str]:
-    """Seconds until the next round, of so many DMs, and what they are waited for.  rounds: when
-    each of the last day went (`at`), oldest first, and of how many `dms`; limits: as X told."""
-    recent = [one for one in rounds if one["at"] > now - WINDOW]
-    sent = int(sum(one["dms"] for one in rounds))
-    if sent >= EASY_DMS:  # what is left is spread over the rest of the day
-        limits = [*limits, (DAY_DMS, max(0, DAY_DMS - sent), rounds[0]["at"] + DAY - now)]
-    wait, why = min(2.0 ** min(len(recent), 30) - 1, interval), OUR_PACE
+    """Seconds until the next round, of so many DMs, and what they are waited for.  sent: when each
+    DM of the last day went, oldest first; limits: as X told."""
+    rounds = sum(at > now - WINDOW for at in sent) // dms
+    if len(sent) >= EASY_DMS:  # what is left is spread over the rest of the day
+        limits = [*limits, (DAY_DMS, max(0, DAY_DMS - len(sent)), sent[0] + DAY - now)]
+    wait, why = min(2.0 ** min(rounds, 30) - 1, interval), OUR_PACE
     for quick, left, seconds in limits:
         if left - dms < quick:
             share = max(interval, seconds / left * dms) if left >= dms else seconds
@@ -730,25 +731,23 @@ class Wait:
 class State:
     """What the worker knows beside the queue, and a later one, `send` and `status` want to know.
 
-    waits: by scope; rounds: those of a day, oldest first; delivered: when the last DM went; told:
-    of which troubles `on_trouble` was told; dropped: refused DMs for which there was no room.
+    waits: by scope; sent: when each DM of the last day went, oldest first; delivered: the last one;
+    told: of which troubles `on_trouble` was told; dropped: refused DMs for which was no room.
     """
 
     def __init__(self, found: Iterable[Place]) -> None:
         """Read the newest that is in one of these places; begin anew where there is none of use.
         Times in the future count as never."""
-        self.waits, self.told = dict[str, Wait](), list[str]()
-        self.rounds: list[dict[str, float]] = []
+        self.waits, self.sent, self.told = dict[str, Wait](), list[float](), list[str]()
         self.delivered, self.dropped, self.written, self.saved, now = 0.0, 0, 0.0, "", time.time()
         for place in found:
             with ignoring(Exception):
                 data = json.loads(read_file(place.path("state")), parse_constant=int)  # no NaN
                 waits = {scope: Wait(**wait) for scope, wait in data["waits"].items()}
-                if min(now, data["written"]) > self.written:
+                if data["written"] > self.written:
                     vars(self).update(
                         waits={scope: it for scope, it in waits.items() if it.began <= now + 1},
-                        rounds=[{"at": float(one["at"]), "dms": float(one["dms"])}
-                                for one in data["rounds"] if one["at"] <= now],
+                        sent=[at for at in map(float, data["sent"]) if now - DAY < at <= now],
                         told=list(map(str, data["told"])), dropped=int(data["dropped"]),
                         delivered=min(now, data["delivered"]), written=min(now, data["written"]))
 
@@ -903,15 +902,11 @@ class Digest:
         new = Kind(alert)
         self.count += 1
         self.first, self.last = min(self.first, new.last), max(self.last, new.last)
-        alike = [kind for kind in self.kinds if kind.key[1] == new.key[1]
-                 and len(kind.words) == len(new.words) and kind.equal(new) >= len(new.words) - 1]
         near = [kind for kind in self.kinds if kind.key == new.key
                 and 2 * kind.equal(new) >= len(new.words) + len(new.marks) - 1]
         settled = map(set, zip(*[kind.words for kind in near if kind.count >= 5]))
         if any(len(known) == 1 and known - {word, "*"} for word, known in zip(new.words, settled)):
             near = [kind for kind in near if kind.count < 5]
-        if not near and len(alike) >= 12:  # a storm that differs in a word of the beginning
-            near = alike
         if near:
             max(near, key=new.equal).take(new)
         else:
@@ -1042,9 +1037,9 @@ MEANINGS: tuple[tuple[tuple[int | str, ...], str, str, str], ...] = (
     (("creditsdepleted", "credits"), "account", "the app's credits on X are used up", CREDITS),
     ((415,), "account", "the app has no callback URL that allows a PIN", CALLBACK),
     ((417,), "account", "the app has no callback URL", CALLBACK),
-    ((349, 150, 476), "recipient", "does not accept DMs from {sender}",
+    ((349, 150, 476), "recipient", "it accepts no DMs from {sender}",
      "have this recipient send {sender} a DM first, or accept message requests from everyone"),
-    ((108, 50, 63, "resource-not-found"), "recipient", "has no account on X, or a suspended one",
+    ((108, 50, 63, "resource-not-found"), "recipient", "it has no account on X, or a suspended one",
      f"have the id looked up again: {ADD}"),
     # where X gives no reason that is known
     (("http 401",), "account", "X does not accept our keys", AGAIN),
@@ -1131,7 +1126,7 @@ def bounded(call: Callable[[], Any], seconds: int = CALL) -> Any:
     if ended == signal.SIGALRM:
         raise OSError(f"no answer within {seconds} seconds")
     if ended:
-        raise OSError(f"the process that asks X came to a bad end (wait status {ended})")
+        raise OSError(f"our process that asks came to a bad end (signal {ended & 127})")
     return json.loads(data)
 
 
@@ -1179,7 +1174,8 @@ def ask_x(config: Config, action: Callable[[Any, Callable[..., None]], Any]) -> 
     try:
         return Answer(*bounded(call))
     except OSError as error:
-        return Answer(0, {}, "", lower(error), reason(config, "")[1])
+        hint = RETRIED if "signal" in str(error) else reason(config, "")[1]
+        return Answer(0, {}, "", lower(error), hint)
 
 
 def ask_as_account(config: Config, method: str, **arguments: Any) -> Answer:
@@ -1200,7 +1196,7 @@ def reason(config: Config, error: str) -> tuple[str, str]:
     for pattern, ours, setting in reversed(REASONS):
         found = re.search(pattern, error)
         if found:
-            words, about = ours.format(*found.groups()).strip(), setting
+            words, about = ours.format(*map(str.lower, found.groups())).strip(), setting
     where = config.setting(about)
     return words, f"see {where}; {RETRIED}" if where else f"{UNSET[about]}; {RETRIED}"
 
@@ -1448,7 +1444,7 @@ class Worker:
             if not had and not self.deliver(batch, recipient):
                 break
         if self.posted:
-            self.pace(time.time())
+            self.pace()
         if self.failed:
             self.state.hold(X, self.failed.kind, RETRY, self.failed)
         missing = set(config.ids).difference(batch.took, self.state.waits)
@@ -1465,6 +1461,7 @@ class Worker:
         outcome, limit = judge(answer, self.config.account, now), (limit_wait(answer.headers, now),)
         if outcome.kind == "delivered":
             self.posted, state.delivered = self.posted + 1, now
+            state.sent = [*(at for at in state.sent if at > now - DAY), now]
             self.limits = allowances(answer.headers, now)
             state.end(X, recipient)
             if any(left == 0 for _, left, _ in self.limits):
@@ -1479,12 +1476,10 @@ class Worker:
             self.failed = outcome
         return outcome.kind
 
-    def pace(self, now: float) -> None:
-        """Count a round, and set when the next one may go: a DM to each recipient."""
-        old = [one for one in self.state.rounds if now - DAY < one["at"] <= now]
-        self.state.rounds = [*old, {"at": now, "dms": self.posted}]
-        seconds, why = round_wait(self.state.rounds, len(self.config.ids), self.config.interval,
-                                  self.limits, now)
+    def pace(self) -> None:
+        """Set when the next round may go: a DM to each recipient."""
+        seconds, why = round_wait(self.state.sent, len(self.config.ids), self.config.interval,
+                                  self.limits, time.time())
         if not self.is_held():
             self.state.hold(PACE, "pace", (seconds,), Outcome("pace", why))
 
@@ -1540,7 +1535,7 @@ class Worker:
         kept = sum(len(place.names("refused")) for place in self.served)
         self.state.dropped = self.state.dropped + 1 if kept >= ASIDE else 0
         name = f"{int(batch.digest.first * 1e9):019d}.{os.getpid()}.{time.time_ns()}"
-        data = f"refused: X does not take this text: {outcome.error}\n\n{text}"
+        data = f"refused: {outcome.error}\n\n{text}"
         if kept < ASIDE and not write_anywhere(self.served, data, "refused", name):
             raise OSError("what X refused cannot be put aside")
         told = self.notice(batch)  # of which the others are to hear, too
@@ -1711,11 +1706,6 @@ A_PIN = (r"(?P<word>[0-9]{3,20})",
          "a PIN is the digits which the page shows once the app is authorized")
 
 
-def explain(problem: Problem, kind: str = "error") -> None:
-    say(kind, problem.message)
-    say("hint", problem.hint)
-
-
 def words_in(line: str, form: str, wrong: str) -> list[str]:  # raises Problem
     words = line.replace(",", " ").split() or [""]
     found = [re.fullmatch(form, word) for word in words]
@@ -1738,15 +1728,19 @@ def ask(question: str, form: str, wrong: str, hidden: bool = False) -> list[str]
                 line = next(sys.stdin)
             return words_in(line, form, wrong)
         except (EOFError, StopIteration, OSError, TypeError):  # its end, or it is closed
+            if terminal:  # Ctrl-D
+                raise KeyboardInterrupt from None
             raise Problem(USAGE, f"no answer to: {question.strip(': ')}") from None
         except Problem as problem:
             if not terminal:
                 raise
-            explain(problem)
+            say("error", problem.message, problem.hint)
 
 
 def not_answered(what: str, outcome: Outcome) -> Problem:  # where X does not do what is wanted
-    hint = f"{outcome.hint or 'wait for a while'}; then: {AUTHORIZE}"
+    hint = outcome.hint.replace(RETRIED, "").strip("; ") or "wait for a while"
+    if AUTHORIZE not in hint:
+        hint += f"; then: {AUTHORIZE}"
     return Problem(outcome.status or KEPT, what + outcome.error, hint)
 
 
@@ -1791,7 +1785,7 @@ def request_token(config: Config) -> Any:
                           f" first; or, as X shows them once, regenerate them {PORTAL}")
         if typed and not os.isatty(0):
             raise refused
-        explain(refused)
+        say("error", refused.message, refused.hint)
         typed = True
 
 
@@ -1870,7 +1864,7 @@ def connect(config: Config, me: dict[str, Any], wanted: list[str]) -> list[str]:
         raise
     finally:
         config.save()
-    return added
+    return list(dict.fromkeys(added))
 
 
 def keep_way_to_x(config: Config) -> None:
@@ -1879,7 +1873,7 @@ def keep_way_to_x(config: Config) -> None:
     used = sys.modules["requests"].Session().merge_environment_settings(
         "https://api.twitter.com", {}, None, None, None)
     ways = {"proxy": used["proxies"].get("https") or used["proxies"].get("all"),
-            "ca_bundle": used["verify"] and os.path.abspath(used["verify"])}
+            "ca_bundle": isinstance(used["verify"], str) and os.path.abspath(used["verify"])}
     for name, value in ways.items():
         if value and name not in config.delivery:
             config.delivery[name] = value
@@ -1888,7 +1882,7 @@ def keep_way_to_x(config: Config) -> None:
 
 def authorize(options: Any) -> int:
     """Connect an account with this machine: keys, PIN, recipients, proof."""
-    path, said = locate_config(options.config), "nothing was saved"
+    path, said, go_on = locate_config(options.config), "nothing was saved", AUTHORIZE
     wanted = words_in(" ".join(options.to), *A_HANDLE) if options.to else []
     import_tweepy()  # if it is missing, or the config's place not ours, nobody is asked for keys
     config, directory = read_config(path), os.path.dirname(path)
@@ -1904,9 +1898,11 @@ def authorize(options: Any) -> int:
         ask_first = wanted or not config.account.get("screen_name")
         me = look_up(config) if complete and ask_first else {}
         if not me:  # nothing on disk changes before X has said yes
-            if complete:
-                show("What follows gets new keys. If the saved keys work, Ctrl-C leaves them; to"
-                     f" add a recipient to them: {ADD}")
+            if complete and ask_first:
+                show("X does not accept the saved keys, or not for DMs. What follows gets others.")
+            elif complete:
+                show("What follows gets new keys. Ctrl-C leaves the saved ones, which may well"
+                     f" work; to\nadd a recipient to these: {ADD}")
             walk_pin_flow(config, wanted)
         if first:
             config.recipients = dict.fromkeys(wanted, "not looked up yet")
@@ -1914,18 +1910,19 @@ def authorize(options: Any) -> int:
         config.save()  # at once: a PIN is good for once
         said = "the keys are saved, and later no PIN is needed"
         added = connect(config, me, wanted)
-        show(f"Authorized as @{config.account['screen_name']}; the keys are in {path}.\n"
-             f"Added {at(added) or 'nobody'}; alerts go to {at(config.recipients)}.")
+        go_on = " --to ".join([AUTHORIZE, *(added or config.recipients)])
+        show(f"Authorized as @{config.account['screen_name']}; the keys are in {path}.")
+        show((f"Added {at(added)}. " if added else "") + f"Alerts go to {at(config.recipients)}.")
         try:
             count = deliver_pending(config)
             if count:
                 show(f"Delivered what was queued: {plural(count)}.")
         except Problem as problem:
-            explain(problem, "warning")
+            say("warning", problem.message, problem.hint)
         code = DELIVERED if options.no_test else prove(config, added or list(config.recipients))
     except KeyboardInterrupt:
         show("", sys.stderr)
-        raise Problem(INTERRUPTED, f"interrupted; {said}", f"to go on: {AUTHORIZE}") from None
+        raise Problem(INTERRUPTED, f"interrupted; {said}", f"to go on: {go_on}") from None
     if first:
         show(swatch_lines(path))
     return code
@@ -1944,18 +1941,19 @@ def prove(config: Config, handles: list[str]) -> int:
             show(f"X took a test DM for @{handle}.")
             numbers[handle] = number
         else:
-            explain(not_answered(f"no test DM for @{handle}: ", outcome))
+            say("error", f"no test DM for @{handle}: {outcome.error}", outcome.hint)
             code = max(code, outcome.status)
     for handle, number in numbers.items():
         question = f"the number that the phone of @{handle} shows (Enter, if it shows none): "
         form = f"(?P<word>{number}|)"
         if os.isatty(0) and ask(question, form, "that is not the number") == [""]:
-            explain(Problem(
-                KEPT, f"X took the test DM, but the phone of @{handle} does not show it",
+            say("error", f"X took the test DM, but the phone of @{handle} does not show it",
                 "look under message requests, accept the request once, and see the app's"
                 " notification settings; follow each other; the account that sends must never set a"
-                f" Chat PIN (X Chat); then: {AUTHORIZE} --to {handle}"))
+                f" Chat PIN (X Chat); then: {AUTHORIZE} --to {handle}")
             code = max(code, KEPT)
+    if code == DELIVERED and os.isatty(0):
+        show("It works: what is sent is read.")
     return code
 
 
@@ -2204,9 +2202,11 @@ def status(options: Any) -> int:
         show(json.dumps(facts, indent=2))
         return code
     show(": ".join(filter(None, [word, said, trouble.message])))
-    rows = [("to do", trouble.hint), ("next attempt", facts["next_attempt"]),
-            ("last delivery", facts["last_delivery"]), ("account", facts["account"]),
-            ("recipients", ", ".join(f"@{name} ({i})" for name, i in config.recipients.items())),
+    rows = [("to do", trouble.hint),
+            ("next attempt", clock(wait.until, now) if facts["next_attempt"] else ""),
+            ("last delivery", clock(state.delivered, now) if state.delivered else ""),
+            ("account", facts["account"]),
+            ("recipients", at(config.recipients)),
             *((f"not to @{config.handle(recipient)}", "tried again with the first alert after"
                f" {clock(max(why.until, now), now)}")
               for recipient, why in state.refusing(config.ids).items()),
@@ -2317,7 +2317,7 @@ def parse(argv: list[str]) -> Any:
             word = re.sub(r".*(?:arguments: |choice: ')|[' ].*", "", message)
             known = COMMANDS if "invalid choice" in message else self._option_string_actions
             hint = f"see: {self.prog} --help"
-            if self.prog.endswith(" send"):
+            if self.prog.endswith(" send") and "unrecognized" in message:
                 hint = f"put -- before a message that begins with a dash; {hint}"
             for near in difflib.get_close_matches(word, known, 1):
                 hint = f"did you mean: {near}"
@@ -2360,10 +2360,11 @@ def run() -> NoReturn:
     except SystemExit:  # --help, --version
         code = DELIVERED
     except Problem as problem:
-        explain(problem)
+        say("error", problem.message, problem.hint)
         code = problem.status
     except KeyboardInterrupt:
-        say("error", "interrupted")
+        show("", sys.stderr)
+        say("error", "interrupted; what was stored is kept", "see: bird_sentinel status")
         code = INTERRUPTED
     except Exception as error:  # a fault of ours, which no caller should meet as a traceback
         say("error", f"unexpected: {type(error).__name__}: {lower(error)}")

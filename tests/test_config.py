@@ -52,13 +52,9 @@ def refused(sentinel: Sentinel, keys: Iterable[str] = (), *options: str) -> list
     [
         pytest.param(lambda text: text.replace("\n", "\r\n"), id="with the line ends of Windows"),
         pytest.param(lambda text: "\ufeff" + text, id="with a byte order mark"),
-        pytest.param(lambda text: text.replace(" = ", "="), id="without spaces"),
         pytest.param(lambda text: text.replace(" = ", " : "), id="with colons"),
-        pytest.param(lambda text: text.replace("\n", "\n\n  # why\n"), id="with comments"),
         pytest.param(lambda text: "  " + text.replace("\n", "\n  "), id="indented"),
-        pytest.param(lambda text: text.rstrip("\n"), id="without an end of its last line"),
         pytest.param(lambda text: "[DEFAULT]\nx = %(y)s\n[site]\nz = %\n" + text, id="with more"),
-        pytest.param(lambda text: text + "interval = 0.5\n", id="with an interval"),
     ],
 )
 def test_a_config_that_was_edited_is_read(sentinel: Sentinel, change: Edit) -> None:
@@ -97,19 +93,12 @@ WRONG: dict[str, tuple[Edit, str, str]] = {  # its change; what the error, and w
     **{f"a key that can be none: {value!r}": (setting("access_token", value),
        r"\baccess_token in \[account\]$", "") for value in ("", "two words", "a\tb", "café", "\0")},
     "no recipient": (instead("oncall = 2002\n", ""), r"\[recipients\]", "--to HANDLE"),
-    "a section mistyped": (instead("[recipients]", "[recipient]"), r"\[recipients\]", ""),
-    "a recipient without an id": (setting("oncall", "@oncall"), "no id for @oncall", ""),
     "an id that is a path": (setting("oncall", "2002/../1"), "no id for @oncall", ""),
-    "a recipient that is no handle": (instead("oncall =", "on call ="), "no handle: on call$", ""),
     "a name twice": (instead("oncall =", "oncall = 1\noncall ="), "line 9$", ""),
     "not name = value": (lambda text: text + "# fine\nthis is not\n", "line 12$", "name = value"),
-    "a section twice": (lambda text: text + "[delivery]\n", "line 11$", "once"),
-    "no section": (lambda text: "key = value\n" + text, "line 1$", ""),
     **{f"interval = {value}": (setting("host", f"x\ninterval = {value}"), "interval",
-       "interval = 60") for value in ("often", "0", "-5", "nan", "inf", "1e9", "60 s")},
-    "UTF-16": (content(b"\xff\xfe[\0a\0]\0"), "UTF-8", ""),
+       "interval = 60") for value in ("often", "0", "-5", "nan", "1e9")},
     "ISO-8859-1": (content(b"[account]\nhost = caf\xe9\n"), "UTF-8", ""),
-    "NULs": (content(b"\0" * 100), "line 1", ""),
     "a half section": (content("["), "line 1", ""),
 }  # fmt: skip
 
@@ -165,29 +154,16 @@ def symlink(path: Path) -> None:
     path.symlink_to(path.with_name("elsewhere"))
 
 
-def dangling_symlink(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path.with_name("nothing"))
-
-
 def fifo(path: Path) -> None:
     path.unlink()
     os.mkfifo(path, 0o600)
 
 
-def directory(path: Path) -> None:
-    path.unlink()
-    path.mkdir(0o700)
-
-
 UNSAFE = [
     pytest.param(loosen(0o640), "chmod 600 {}", id="readable by its group"),
     pytest.param(loosen(0o604), "chmod 600 {}", id="readable by others"),
-    pytest.param(loosen(0o602), "chmod 600 {}", id="writable by others"),
     pytest.param(symlink, "--config", id="a symbolic link"),
-    pytest.param(dangling_symlink, "--config", id="a symbolic link to nothing"),
     pytest.param(fifo, "--config", id="a FIFO"),
-    pytest.param(directory, "--config", id="a directory"),
 ]
 OTHERS = pytest.param(give_away, "as that user", id="somebody else's", marks=needs_root)
 

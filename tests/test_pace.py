@@ -39,7 +39,7 @@ def wait_for_round(
     rounds: list[Round], dms: int, interval: float, headers: Mapping[str, str], now: float
 ) -> tuple[float, str]:
     """The seconds until the next round, of so many DMs, and what they are waited for."""
-    past = [{"at": one.at, "dms": one.dms} for one in rounds if one.at > now - DAY]
+    past = [one.at for one in rounds if one.at > now - DAY for _ in range(int(one.dms))]
     return round_wait(past, dms, interval, allowances(headers, now), now)
 
 

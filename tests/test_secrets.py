@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pytest
-from conftest import COMMAND, Result, Sentinel, until
+from conftest import COMMAND, Sentinel, until
 from fake_x import ERRORS, Answer, FakeX
 from test_authorize import walk
 
@@ -43,12 +43,6 @@ def can_mount() -> bool:
     """Whether we may make a mount name space, as root may outside of many containers."""
     command = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
     return os.geteuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0
-
-
-def authorized(sentinel: Sentinel) -> Result:
-    assert sentinel.x
-    return walk(sentinel, "--to", "oncall",
-                answers=[sentinel.x.consumer_key, sentinel.x.consumer_secret])  # fmt: skip
 
 
 # ---- whole runs ----
@@ -144,7 +138,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
 def test_no_secret_is_told_or_kept_anywhere_but_in_the_config(traced: Traced) -> None:
     seen = traced.seen
     assert ALERT in seen["DMs"] and ALERT in seen["on_trouble"]
-    assert "queue/state" in seen
+    assert "queue/state" in seen and ("bird_sentinel[" in seen["syslog"] or not can_mount())
     assert "kept in the queue" in seen["output"] and "X says: …" in seen["output"]
     found = [
         (place, name)
@@ -200,42 +194,25 @@ def test_no_file_is_made_with_a_mode_looser_than_0600_not_even_for_an_instant(
     assert loose == []
 
 
-def test_syslog_is_told_what_was_done_and_no_alert(traced: Traced) -> None:
-    if not can_mount():
-        pytest.skip("a /dev/log of our own needs root and a mount name space")
-    assert "bird_sentinel[" in traced.seen["syslog"]
-    assert ALERT not in traced.seen["syslog"]
-
-
 # ---- a proxy's password, in whatever form ----
 
 
-PROXIES = [
-    "http://us%20er:{}@127.0.0.1:1", "https://user:{}@127.0.0.1:1", "user:{}@127.0.0.1:1",
-    "socks5h://user:{}@127.0.0.1:1", "HTTP://user:{}@127.0.0.1:1", "http://user:a@b{}@127.0.0.1:1",
-    "http://user:{}@127.0.0.1:99999", "http://user:{}@[::1:3128", "http://user:{}/3128",
-    "http://user:{}", "user:{}",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("proxy", PROXIES)
-def test_a_proxys_password_is_in_no_error(sentinel: Sentinel, proxy: str) -> None:
+@pytest.mark.parametrize(
+    "proxy",
+    ["http://us%20er:{}@127.0.0.1:1", "user:{}@127.0.0.1:1", "socks5h://user:{}@127.0.0.1:1",
+     "HTTP://user:a@b{}@127.0.0.1:1", "http://user:{}@127.0.0.1:99999", "http://user:{}@[::1:3128",
+     "http://user:{}/3128", "user:{}"],
+)  # fmt: skip
+def test_a_proxys_password_is_told_nowhere(sentinel: Sentinel, proxy: str) -> None:
     sentinel.env.update(dict.fromkeys(PROXY, proxy.format(PASSWORD)))
     done = sentinel.run("send", "disk full")
     assert done.code == 75, done
     assert "X cannot be reached" in done.err and "https_proxy" in done.err.lower()
     said = done.err + sentinel.run("status").out
     said += "".join(path.read_text() for path in sentinel.queue.rglob("*") if path.is_file())
-    assert PASSWORD not in said
-
-
-@pytest.mark.parametrize("proxy", PROXIES)
-def test_a_proxys_password_is_in_no_word_of_authorize(fresh: Sentinel, proxy: str) -> None:
-    fresh.env.update(dict.fromkeys(PROXY, proxy.format(PASSWORD)))
-    done = authorized(fresh)
-    assert done.code == 75, done
-    assert "X cannot be reached" in done.err and PASSWORD not in done.out + done.err
-    assert not fresh.config.exists()
+    done = walk(sentinel)
+    assert (done.code, "X cannot be reached" in done.err) == (75, True), done
+    assert PASSWORD not in said + done.out + done.err
 
 
 # ---- X and nobody else ----
@@ -254,30 +231,13 @@ def test_who_has_no_certificate_of_xs_gets_nothing(
 
 
 @pytest.mark.parametrize(
-    "status, location",
-    [
-        (301, "https://evil.example/2/dm"),
-        (302, "https://api.x.com/2/elsewhere"),
-        (307, "http://api.twitter.com/2/dm"),
-        (308, "/2/elsewhere"),
-    ],
+    "location", ["https://evil.example/2/dm", "http://api.twitter.com/2/dm", "/2/elsewhere"]
 )
-def test_a_redirect_is_not_followed(
-    x: FakeX, sentinel: Sentinel, status: int, location: str
-) -> None:
-    x.answer(Answer(status, body="", headers={"location": location}))
+def test_a_redirect_is_not_followed(x: FakeX, sentinel: Sentinel, location: str) -> None:
+    x.answer(Answer(307, body="", headers={"location": location}))
     assert sentinel.run("send", "disk full").code == 75
     assert x.strangers == []
     assert {request.path for request in x.requests} == {"/2/dm_conversations/with/2002/messages"}
-
-
-@pytest.mark.parametrize("path", ["/oauth/request_token", "/oauth/access_token", "/2/users"])
-def test_authorize_follows_no_redirect(x: FakeX, fresh: Sentinel, path: str) -> None:
-    elsewhere = "https://api.twitter.com/elsewhere"
-    x.answer(Answer(307, body="", headers={"location": elsewhere}), times=None, path=path)
-    done = authorized(fresh)
-    assert done.code == 75, done
-    assert [request.path for request in x.requests if "elsewhere" in request.path] == []
 
 
 def test_a_netrc_is_not_used(x: FakeX, sentinel: Sentinel) -> None:
@@ -286,18 +246,6 @@ def test_a_netrc_is_not_used(x: FakeX, sentinel: Sentinel) -> None:
     netrc.chmod(0o600)
     assert sentinel.run("send", "x").code == 0
     assert [r.headers["authorization"].split()[0] for r in x.requests] == ["OAuth"]
-
-
-def test_a_secret_that_x_sends_back_is_not_shown_even_with_control_characters_in_it(
-    x: FakeX, sentinel: Sentinel
-) -> None:
-    token = re.search(r"access_token_secret = (\S+)", sentinel.config.read_text())
-    assert token
-    said = {"detail": f"bad secret {token[1]}", "title": token[1][:9] + "\x07" + token[1][9:]}
-    x.answer(Answer(400, json=said), times=None, path=DMS)
-    done = sentinel.run("send", "disk full")
-    assert done.code == 77, done
-    assert token[1] not in done.err + sentinel.run("status").out
 
 
 def test_the_apps_keys_from_the_environment_of_authorize_reach_no_other_command(

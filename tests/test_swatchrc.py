@@ -49,12 +49,10 @@ def log(text: str) -> list[str]:
 ALERTS = log("""
     # intrusion detection
     snort[2841]: [1:2019401:3] ET POLICY Vulnerable Java Version [Priority: 1] {TCP}
-    snort[32640]: [1:1893:4] SNMP missing community string attempt [Priority: 1]: {UDP} 192.0.2.4
     suricata[1834]: [1:2024897:2] ET USER_AGENTS Go HTTP Client [Classification: x] [Priority: 1]
     barnyard2: [1:2003:8] SQL Worm propagation [Classification: Misc Attack] [Priority: 1] {UDP}
     # floods
     kernel: [16508.733356] TCP: request_sock_TCP: Possible SYN flooding on port 80. Sending cookies.
-    kernel: TCP: request_sock_TCPv6: Possible SYN flooding on port [::]:443. Sending cookies.
     kernel: [16508.7] possible SYN flooding on port 4671. Sending cookies.
     kernel: [96243.1] nf_conntrack: nf_conntrack: table full, dropping packet
     sshd[620]: error: beginning MaxStartups throttling
@@ -62,15 +60,11 @@ ALERTS = log("""
     # logins
     sshd[811]: Accepted password for root from 198.51.100.7 port 40022 ssh2
     sshd-session[1893]: Accepted publickey for root from 198.51.100.7 port 40022 ssh2: ED25519
-    sshd[811]: Accepted keyboard-interactive/pam for root from 2001:db8::7 port 40022 ssh2
     sshd-session[811]: ROOT LOGIN REFUSED FROM 198.51.100.7 port 40022
     sshd[811]: error: maximum authentication attempts exceeded for root from 198.51.100.7
-    sshd-session[811]: error: maximum authentication attempts exceeded for invalid user admin from
     # the same up to OpenSSH 6.6, and in 6.7
     sshd[24200]: Disconnecting: Too many authentication failures for root [preauth]
-    sshd[24200]: Disconnecting: Too many authentication failures for invalid user admin from
     sshd[24200]: reverse mapping checking getaddrinfo for ns.example.com [173.234.31.186] failed
-    sshd-session[24200]: reverse mapping checking getaddrinfo for ns.example.com [198.51.100.7]
     sshd[24200]: Address 123.16.30.186 maps to static.example.vn, but this does not map back to the
     sshd[24200]: Nasty PTR record "192.0.2.9" is set up for 192.0.2.8, ignoring
     login[812]: ROOT LOGIN  on '/dev/tty1'
@@ -79,7 +73,6 @@ ALERTS = log("""
     sudo[2211]: pam_sss(sudo-i:auth): authentication failure; logname=alice uid=1000 euid=0
     sudo-rs: pam_unix(sudo:auth): authentication failure; logname= uid=1000 euid=0 tty= ruser=alice
     sudo:    alice : 3 incorrect password attempts ; TTY=pts/0 ; PWD=/home/alice ; USER=root ;
-    sudo[2211]:    alice : 1 incorrect password attempt ; PWD=/ ; USER=root ; COMMAND=/bin/ls
     sudo[1744]:  mallory : user NOT in sudoers ; TTY=pts/0 ; PWD=/ ; USER=root ; COMMAND=/bin/sh
     sudo: CORP\\mallory smith : user NOT in sudoers ; PWD=/ ; USER=root ; COMMAND=/bin/sh
     sudo:  mallory : user NOT authorized on host ; PWD=/ ; USER=root ; COMMAND=/bin/sh
@@ -88,7 +81,6 @@ ALERTS = log("""
     su[9504]: FAILED su for root by www-data
     su: BAD SU www-data to root on /dev/pts/0
     su[9504]: pam_unix(su:auth): authentication failure; logname= uid=33 euid=0 tty=pts/0
-    su: pam_unix(su-l:auth): authentication failure; logname= uid=998 euid=998 tty=/dev/pts/1
     su[9504]: pam_wheel(su-l:auth): Access denied to 'dev1' for 'root'
     # spoofing
     arpwatch: flip flop 192.168.1.1 00:50:56:a1:b2:c3 (00:0c:29:87:65:43) eth0
@@ -102,7 +94,6 @@ ALERTS = log("""
     # crashes
     kernel: [55175.576870] nginx[1740126]: segfault at 0 ip 00007f41465edcc8 sp 00007ffda4c17f46
     kernel: [1.5] traps: mysqld[999] general protection fault ip:7f2c sp:7ffe error:0 in libc.so.6
-    kernel: general protection fault, probably for non-canonical address 0x841551d5c1000: 0000 [#1]
     kernel: traps: mysqld[999] trap invalid opcode ip:7f2c sp:7ffe error:0 in libc.so.6
     kernel: traps: mysqld[999] trap divide error ip:7f2c sp:7ffe error:0 in libc.so.6
     systemd-coredump[1235]: [🡕] Process 1234 (nginx) of user 33 dumped core.
@@ -114,16 +105,13 @@ ALERTS = log("""
     php-fpm[700]: [WARNING] [pool www] child 712 exited on signal 11 (SIGSEGV) after 12.3 seconds
     php-fpm8.2[700]: [23-Nov-2026 14:03:22] WARNING: [pool www] child 712 exited on signal 4 (SIGILL
     php-fpm8.2[700]: [WARNING] [pool www] child 712 exited on signal 6 (SIGABRT) after 12.3 seconds
-    php-fpm8.2[700]: [WARNING] [pool www] child 712 exited on signal 7 (SIGBUS) after 12.3 seconds
     php-fpm8.2[700]: [WARNING] [pool www] child 712 exited on signal 8 (SIGFPE) after 12.3 seconds
     systemd[1]: nginx.service: Failed with result 'exit-code'.
     systemd[1]: nginx.service: Unit entered failed state.
-    systemd[1]: Unit nginx.service entered failed state.
     systemd: Unit kubelet.service entered failed state.
     kernel: [3.1] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)
     kernel: [3.1] kernel BUG at fs/ext4/inode.c:2721!
     kernel: BUG: unable to handle page fault for address: ffffbc53c0000000
-    kernel: BUG: unable to handle kernel NULL pointer dereference at 0000000000000008
     kernel: [5241.3] Unable to handle kernel NULL pointer dereference at virtual address 0000000008
     kernel: [5241.3] Oops: 0000 [#1] SMP
     kernel: watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:2:88]
@@ -136,27 +124,21 @@ ALERTS = log("""
     kernel: EDAC MC0: 1 UE memory read error on CPU_SrcID#0
     # memory
     kernel: [1.1] Out of memory: Killed process 1234 (mysqld) total-vm:8123456kB, anon-rss:7123456kB
-    kernel: Out of memory: Kill process 1234 (java) score 900 or sacrifice child
     kernel: Memory cgroup out of memory: Killed process 1234 (java) total-vm:8123456kB
     systemd-oomd[581]: Killed /user.slice/user-1000.slice/x.scope due to memory pressure for
     # disks and file systems
     kernel: [40688.1] blk_update_request: I/O error, dev sda, sector 2048 op 0x0:(READ) flags 0x0
     kernel: Buffer I/O error on dev sda1, logical block 1, lost async page write
     kernel: critical medium error, dev nvme0n1, sector 123 op 0x0:(READ)
-    kernel: critical space allocation error, dev dm-3, sector 123 op 0x1:(WRITE)
     kernel: nvme0n1: I/O Cmd(0x2) @ LBA 123, 8 blocks, I/O Error (sct 0x2 / sc 0x81)
     kernel: EXT4-fs error (device dm-17): ext4_journal_check_start:87: comm mosquitto: Detected
     kernel: EXT4-fs (sda1): error count since last fsck: 3
     kernel: [849.07] Aborting journal on device sdb7-8.
     kernel: [849.1] EXT4-fs (sdb7): Remounting filesystem read-only
-    kernel: EXT4-fs error (device sda2) in ext4_reserve_inode_write: remounting filesystem read-only
     kernel: FAT-fs (sdb1): Filesystem has been set read-only
     kernel: BTRFS info (device sda1): forced readonly
     kernel: [33.4] XFS (loop1): Corruption detected. Unmount and run xfs_repair
-    kernel: XFS (sda4): AGF corruption. Please run xfs_repair.
     kernel: XFS (sda4): ondisk log corrupt, shutting down fs!
-    kernel: XFS (sda4): Metadata corruption detected at xfs_dinode_verify.part.0+0x739/0x920 [xfs]
-    kernel: XFS (sda4): metadata I/O error in "xfs_buf_ioend+0x2a" at daddr 0x1 len 8 error 5
     kernel: XFS (dm-0): Internal error xfs_trans_cancel at line 1097 of file fs/xfs/xfs_trans.c.
     kernel: XFS (sda4): Filesystem has been shut down due to log error (0x2).
     kernel: XFS (sda4): xfs_do_force_shutdown(0x2) called from line 1211 of file fs/xfs/xfs_log.c.
@@ -166,20 +148,17 @@ ALERTS = log("""
     kernel: BTRFS warning (device sda1): csum failed root 5 ino 257 off 0 csum 0x98f94189
     kernel: ata3: exception Emask 0x10 SAct 0x0 SErr 0x4050000 action 0xe frozen
     kernel: [7.7] ata1.00: failed command: READ FPDMA QUEUED
-    kernel: nvme nvme0: I/O 123 QID 4 timeout, aborting
     kernel: nvme nvme0: I/O tag 123 (107b) opcode 0x2 (I/O Cmd) QID 4 timeout, aborting req_op:READ
     kernel: nvme nvme0: controller is down; will reset: CSTS=0xffffffff, PCI_STATUS=0x10
     kernel: nvme nvme0: Device not ready; aborting reset, CSTS=0x1
     kernel: nvme nvme0: Removing after probe failure status: -19
     kernel: nvme nvme0: Disabling device after reset failure: -19
     kernel: md/raid1:md0: Disk failure on sdb1, disabling device.
-    kernel: raid1: Disk failure on sdb1, disabling device.
     mdadm[1298]: Fail event detected on md device /dev/md0, component device /dev/sdc2
     mdadm[1298]: FailSpare event detected on md device /dev/md0, component device /dev/sdc2
     mdadm: DegradedArray event detected on md device /dev/md0
     smartd[1586]: Device: /dev/sdb [SAT], 16 Currently unreadable (pending) sectors (changed +8)
     smartd[1586]: Device: /dev/sdb [SAT], 16 Total unreadable (pending) sectors
-    smartd[1586]: Device: /dev/sdb [SAT], 1 Offline uncorrectable sectors
     smartd[1586]: Device: /dev/sdb [SAT], 1 Total offline uncorrectable sectors
     smartd[733]: Device: /dev/sdd [SAT], FAILED SMART self-check. BACK UP DATA NOW!
     smartd[733]: Device: /dev/sdd [SAT], Failed SMART usage Attribute: 5 Reallocated_Sector_Ct.
@@ -189,29 +168,20 @@ ALERTS = log("""
     smartd[733]: Device: /dev/nvme0, Critical Warning (0x04): Reliability
     # the logs themselves
     systemd-journald[558]: Suppressed 4678 messages from opensnoop.service
-    systemd-journal[543]: Suppressed 1773 messages from /system.slice/datasync.service
     journal: Suppressed 290762 messages from /system.slice/zabbix-server.service
     systemd-journald[363]: Missed 81 kernel messages
     systemd-journald[821]: Forwarding to syslog missed 138 messages.
     kernel: [203270.192700] systemd-journald[35206]: Failed to write entry (20 items, 704 bytes),
-    kernel: systemd-journald[416]: Failed to write entry (23 items, 705 bytes) despite vacuuming
     rsyslogd-2177: imuxsock begins to drop messages from pid 2918 due to rate-limiting
     rsyslogd-2177: imuxsock lost 56 messages from pid 2918 due to rate-limiting
-    rsyslogd-2177: imuxsock[pid 22830]: begin to drop messages due to rate-limiting
-    rsyslogd: imuxsock[pid: 57, name: a] from <a>: begin to drop messages due to rate-limiting
     rsyslogd: imuxsock[pid: 51, name: /usr/bin/syncd]: 48814808 messages lost due to rate-limiting
-    rsyslogd[1167]: imjournal from <nb:chatty>: begin to drop messages due to rate-limiting
     rsyslogd: imjournal: 84667 messages lost due to rate-limiting
     rsyslogd: rsyslogd[internal_messages]: 561 messages lost due to rate-limiting (500 allowed
-    rsyslogd: imudp(*/514/IPv4) from <app>: begin to drop messages due to rate-limiting
     rsyslogd: tcpsrv from <app>: begin to drop messages due to rate-limiting
     rsyslogd: omfwd from <app>: begin to drop messages due to rate-limiting
     rsyslogd[594]: action 'action-3-builtin:omfile' (module 'builtin:omfile') message lost, could
-    rsyslogd[1650]: rsyslogd: action 'action 3' (module 'builtin:omfile') message lost, could not be
     kernel: [12555048.809330] audit: audit_lost=50409498 audit_rate_limit=0 audit_backlog_limit=8192
-    kernel: audit: audit_lost=126533574 audit_rate_limit=0 audit_backlog_limit=65536
     kernel: audit: backlog limit exceeded
-    kernel: audit: rate limit exceeded
     auditd[560]: Audit daemon is suspending logging due to low disk space.
     auditd[560]: Audit daemon has no space left on logging partition
     auditd[812]: queue to plugins is full - dropping event
@@ -219,7 +189,6 @@ ALERTS = log("""
     auditd[812]: dispatch err (pipe full) event lost
     kernel: net_ratelimit: 185 callbacks suppressed
     kernel: [ 5293.608397] __ratelimit: 7 callbacks suppressed
-    kernel: audit_printk_skb: 41 callbacks suppressed
     kernel: printk: 1908 messages suppressed.
     kernel: printk: systemd: 19 output lines suppressed due to ratelimiting
     kernel: systemd-shutdow: 36 output lines suppressed due to ratelimiting
@@ -233,12 +202,10 @@ QUIET = log("""
     kernel: [1.0] TCP: established hash table entries: 65536 (order: 7)
     kernel: nf_conntrack version 0.5.0 (65536 buckets)
     sshd[620]: drop connection #10 from [198.51.100.7]:46482 on [10.0.0.2]:22 past Maxstartups
-    sshd[620]: drop connection #0 from [198.51.100.7]:46482 on [10.0.0.2]:22 penalty: failed
     # logins
     sshd[811]: Accepted publickey for alice from 198.51.100.7 port 40022 ssh2: ED25519 SHA256:9uTxG8
     sshd[811]: Accepted password for rooter from 198.51.100.7 port 40022 ssh2
     sshd[811]: Failed password for root from 198.51.100.7 port 40022 ssh2
-    sshd-session[811]: Invalid user admin from 198.51.100.7 port 40022
     # the second time that sshd says so
     sshd-session[811]: ROOT LOGIN REFUSED FROM 198.51.100.7 port 40022 [preauth]
     # what newer versions of sshd log behind "maximum authentication attempts exceeded"
@@ -252,7 +219,6 @@ QUIET = log("""
     sudo:    alice : TTY=pts/0 ; PWD=/home/alice ; USER=root ; COMMAND=/bin/ls
     sudo:    alice : TTY=pts/0 ; PWD=/home/alice ; USER=root ; COMMAND=/bin/echo bob : 3 incorrect
         password attempts ; user NOT in sudoers ;
-    sudo-rs: alice :  PWD=/ ; USER=root ; COMMAND=/usr/bin/ls /
     sudo: pam_unix(sudo:session): session opened for user root(uid=0) by alice(uid=1000)
     CRON[77]: pam_unix(cron:auth): authentication failure; user=alice
     su[9504]: (to root) alice on pts/0
@@ -260,7 +226,6 @@ QUIET = log("""
     # spoofing
     arpwatch: new station 192.168.1.102 6c:40:08:9a:bc:de eth0
     dnsmasq[1525]: query[A] possible.DNS-rebind.attack from 192.168.1.9
-    unbound: [1299:0] info: start of service (unbound 1.17.1).
     named[1285]: client @0x7f 192.0.2.1#53 (example.com): query (cache) 'example.com/A/IN' denied
     # crashes
     kernel: traps: chrome[999] trap int3 ip:55d0 sp:7ffe error:0 in chrome[55d0+7a000]
@@ -269,25 +234,19 @@ QUIET = log("""
     apache2[465]: [mpm_event:notice] [pid 465:tid 465] AH00489: Apache/2.4.57 (Debian) configured
     php-fpm[700]: [WARNING] [pool www] child 712 exited on signal 15 (SIGTERM) after 12.3 seconds
     systemd[1]: Started nginx.service - A high performance web server.
-    systemd[1]: logrotate.service: Deactivated successfully.
     systemd[1234]: app.service: Failed with result 'exit-code'.
     kernel: Command line: BOOT_IMAGE=/vmlinuz panic=30 oops=panic softlockup_panic=1
-    kernel: NMI watchdog: Enabled. Permanently consumes one hw-PMU counter.
     kernel: EDAC MC0: 1 CE memory read error on CPU_SrcID#0
     # memory
     systemd[1]: Started systemd-oomd.service - Userspace Out-Of-Memory (OOM) Killer.
-    systemd-oomd[581]: No swap; memory pressure usage will be degraded
     # disks and file systems
     kernel: blk_update_request: I/O error, dev fd0, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1
     kernel: Buffer I/O error on dev sr0, logical block 0, async page read
     kernel: Buffer I/O error on device sr0, logical block 0
     kernel: critical medium error, dev sr0, sector 123 op 0x0:(READ)
     kernel: EXT4-fs (sda1): mounted filesystem with ordered data mode. Opts: errors=remount-ro
-    kernel: XFS (sda1): Ending clean mount
     kernel: XFS (sda1): Unmounting Filesystem
-    kernel: BTRFS info (device sda1): disk space caching is enabled
     kernel: ata1: SATA link up 6.0 Gbps (SStatus 133 SControl 300)
-    kernel: nvme nvme0: Shutdown timeout set to 8 seconds
     kernel: md/raid1:md0: active with 2 out of 2 mirrors
     mdadm[1194]: RebuildFinished event detected on md device /dev/md127
     smartd[733]: Device: /dev/sda [SAT], SMART Usage Attribute: 194 Temperature_Celsius changed
@@ -295,8 +254,6 @@ QUIET = log("""
         condition reset after 1 email
     # the logs themselves
     systemd-journald[22]: Runtime Journal (/run/log/journal/ac2a3af98bbe) is 8.0M, max 158.7M
-    rsyslogd[741]: imuxsock: Acquired UNIX socket '/run/systemd/journal/syslog' (fd 3) from systemd.
-    rsyslogd: imjournal: journal reloaded... [v8.24.0-57.1.al7 try http://www.rsyslog.com/e/0 ]
     rsyslogd[1146]: message too long (8453) with configured size 8192, begin of message is:
         imuxsock: 1 messages lost due to rate-limiting
     rsyslogd-2007: action 'action 17' suspended, next retry is Mon Nov 23 14:03:52 2026
@@ -304,9 +261,6 @@ QUIET = log("""
     kernel: audit: audit_backlog=65537 > audit_backlog_limit=65536
     kernel: audit: type=1302 audit(1593535531.190:2): item=0 name="audit_lost=1"
     auditd[560]: Audit daemon is low on disk space for logging
-    auditd[560]: Audit daemon rotating log files
-    kernel: printk: console [ttyS4] enabled
-    CRON[2211]: (root) CMD (command -v debian-sa1 > /dev/null && debian-sa1 1 1)
 """)
 
 # Whole lines: of logs with a form of their own, and of programs that syslog knows by an odd name.
@@ -322,7 +276,6 @@ OWN_FORM_ALERTS = log("""
         signal Aborted (6)
     [Wed Mar 05 21:36:56 2014] [notice] child pid 22630 exit signal Segmentation fault (11)
     2026/11/23 14:03:22 [alert] 123#123: worker process 456 exited on signal 11 (core dumped)
-    2026/11/23 14:03:22 [alert] 123#123: cache manager process 457 exited on signal 11
     [23-Nov-2026 14:03:22] WARNING: [pool www] child 712 exited on signal 11 (SIGSEGV - core dumped)
     Nov 23 14:03:22 web1  -- root[1144]: ROOT LOGIN ON tty1
 """)
@@ -334,7 +287,6 @@ OWN_FORM_QUIET = log("""
     198.51.100.7 - - [23/Nov/2026:14:03:22 +0100] "GET /?[1:2:3]%20[Priority: 1] HTTP/1.1" 404 153
     [Mon Mar 09 09:33:41.657477 2026] [core:info] [pid 465:tid 465] [client 198.51.100.7:40022]
         AH00128: File does not exist: /srv/child pid 1 exit signal 11
-    2026/11/23 14:03:22 [notice] 123#123: worker process 456 exited with code 0
     2026/11/23 14:03:22 [error] 123#123: *1 open() failed, request: "GET /[alert] 1#1: worker
         process 1 exited on signal 11 HTTP/1.1"
     2026/11/23 14:03:22 [alert] 123#123: *1 open() "/x: worker process 1 exited on signal 11" failed
@@ -348,7 +300,6 @@ OWN_FORM_QUIET = log("""
 # The log of bird_sentinel itself: whatever a report says, it does not alert.
 OWN_REPORTS = log("""
     bird_sentinel[4711]: delivered 3 alerts to oncall
-    bird_sentinel: queue moved aside
     bird_sentinel[4711]: kernel: Kernel panic - not syncing
 """)
 
@@ -365,7 +316,6 @@ MENTIONS = log("""
     snort[2841]: [1:2:3] GET /bird_sentinel: HTTP/1.1 [Priority: 1] {TCP} 192.0.2.7:1 -> 10.0.0.2:80
     kernel: bird_sentinel[99]: segfault at 0 ip 00007f41465edcc8 sp 00007ffd error 4 in python3.11
     systemd[1]: bird_sentinel.service: Failed with result 'exit-code'.
-    kernel: Out of memory: Killed process 99 (bird_sentinel) total-vm:1kB
 """)
 
 # Whole lines of no known program that a careless ignore would take for ours.
@@ -373,22 +323,18 @@ NOT_OURS = log("""
     # no host, and a program that quotes us
     Nov 23 14:03:22 snort: bird_sentinel: x
     2026-11-23T14:03:22+01:00 app: bird_sentinel[1]: x
-    2026-11-23 14:03:22 app: bird_sentinel[1]: x
     # a log of its own form
     2026-11-23 14:03:22,123 ERROR bird_sentinel[1]: x
     # another program
     Nov 23 14:03:22 web1 bird_sentinel2[1]: x
-    Nov 23 14:03:22 web1 not_bird_sentinel[1]: x
     Nov 23 14:03:22 web1 bird_sentinel-2[1]: x
     Nov 23 14:03:22 web1 bird_sentinel was restarted - x
     Nov 23 14:03:22 web1 other[1]: message repeated 2 times: [ bird_sentinel[1]: x]
     2026-11-23 14:03:22 web1 other bird_sentinel[1]: x
     <38>1 2026-11-23T14:03:22+01:00 web1 other 1 - - bird_sentinel[1]: x
     <38>1 2026-11-23T14:03:22+01:00 web1 other bird_sentinel 1 - x
-    <38>1 2026-11-23T14:03:22+01:00 web1 bird_sentinel2 1 - - x
     # no time, or not at the beginning
     bird_sentinel[1]: x
-    web1 bird_sentinel[1]: x
     login failed: Nov 23 14:03:22 web1 bird_sentinel[1]: x
     [2026-11-23T14:03:22+01:00 web1 bird_sentinel[1]: x
 """)
@@ -405,15 +351,12 @@ STAMPS = [
     "Nov 23 14:03:22 2001:db8::17 ",
     # journalctl's short-iso, short-precise and short-full
     "2026-11-23T14:03:22+0100 web1 ",
-    "Nov 23 14:03:22.123456 web1 ",
     "Mon 2026-11-23 14:03:22 CET web1 ",
     # a plain date with a fraction, and a zone
     "2026-11-23 14:03:22.123456 web1 ",
-    "2026-11-23 14:03:22+01:00 web1 ",
     "2026-11-23 14:03:22.123 +0100 WEB ",
     # with syslog's priority
     "<34>Nov 23 14:03:22 web1 ",
-    "<34>2026-11-23T14:03:22.123456+01:00 web1 ",
 ]
 
 
@@ -458,7 +401,6 @@ ELSEWHERE = [
     # a program whose name begins as one of theirs does
     CLASSIC + "super[77]: {message}",
     CLASSIC + "sshd[811]: Invalid user {line} from 198.51.100.7 port 40022",
-    CLASSIC + "sshd[811]: Invalid user " + CLASSIC + "{line} from 198.51.100.7",
     CLASSIC + "sshd[811]: message repeated 2 times: [ Invalid user {line} from 198.51.100.7]",
     ISO + 'haproxy[99]: 198.51.100.7:40022 [23/Nov/2026] "GET /{line} HTTP/1.1"',
     # what looks like the words and the structured data of RFC 5424
@@ -469,7 +411,6 @@ ELSEWHERE = [
     '198.51.100.7 - - [23/Nov/2026:14:03:22 +0100] "GET /{line}" 404 153',
     "[Mon Mar 09 09:33:41 2026] [php:notice] [pid 465:tid 465] [client 198.51.100.7:40022] {line}",
     # journalctl indents what follows in a message of several lines
-    " " * len(CLASSIC) + "{line}",
     " " * len(CLASSIC) + CLASSIC + "{line}",
 ]
 
@@ -479,13 +420,10 @@ SHELL_TRICKS = [
     b"$(touch pwned)", b"`touch pwned`", b"; touch pwned ;", b"| touch pwned",
     b"& touch pwned & && touch pwned", b"> pwned >> pwned < /dev/null 2>&1", b'"', b"'",
     b"\"; touch pwned; \" '; touch pwned; '", "\" ' ` “ ” ‘ ’ « » ″".encode(),
-    b"* ? [a-z]* /* ~ ~root {a,b}", b"x # y #z", b"!! !-1 !$",
     b"\\", b'\\\\ \\" \\n \\$ \\0 \\', b"%s %n %d %% %00 %(x)s",
-    b'$SWATCH_LINE ${SWATCH_LINE} "\\$SWATCH_LINE"',
     b"$IFS ${IFS} $HOME $$ $? $@ $* $0 $1 ${PATH:0:1}",
     b"@{[ `touch pwned` ]} ${\\ `touch pwned`} $_ @ARGV %ENV $ENV{HOME} @INC",
     b"'); system('touch pwned'); (' . `touch pwned` . ",
-    b"  a   b    c  ", b"a\tb\t\tc", b"a\rb",
     b"\xff\xfe \xc3( \x80 \xe2\x82 \xf8\x88\x80\x80\x80 \xed\xa0\x80",
     "žluťoučký кит 🐦 \u202e\u2066 e\u0301".encode(),
     b"\x1b[31mred\x1b[0m \x1b]0;title\x07 \x9b31m \x08\x08",
@@ -500,13 +438,10 @@ HOSTILE = [
     # a line of a shipped pattern, which matches without the HOSTILE that the others need
     CLASSIC.encode() + b"arpwatch: flip flop " + b" ".join(SHELL_TRICKS),
     b"\0HOSTILE",
-    b"harmless\0$(touch pwned)\0\0 HOSTILE",
     b"HOSTILE" + b"\0" * MIB + b"end",
     # as long as exec passes on, longer than Linux allows, and such that patterns have to search
     b"HOSTILE" + b"x" * (50_000 - 7),
-    b"HOSTILE" + b"x" * (KIB_128 - 7),
     b"HOSTILE" + b"x" * (KIB_128 - len("SWATCH_LINE=") - 8),
-    b"HOSTILE" + b"\"'`" * (MIB // 3),
     b"HOSTILE" + "€".encode() * (MIB // 3),
     rfc5424("sudo: HOSTILE", "- " + "[x]" * (MIB // 3)).encode(),
     rfc5424("sudo: HOSTILE", "- [" + "x" * MIB).encode(),
@@ -682,14 +617,6 @@ def test_the_file_sets_the_line_and_ignores_our_reports_before_it_watches() -> N
     assert set(keywords[5:]) == {"watchfor"}
 
 
-def test_each_pattern_says_what_it_catches_and_has_the_one_action_and_no_other() -> None:
-    lines = SHIPPED.splitlines()
-    patterns = [n for n, line in enumerate(lines) if line.startswith("watchfor")]
-    assert [lines[n] for n in patterns if not lines[n - 1].startswith("# ")] == []
-    assert [n - 1 for n, line in enumerate(lines) if line == f"    {EXEC}"] == patterns
-    assert len([line for line in lines if line.startswith(" ")]) == len(patterns)
-
-
 def test_the_file_offers_the_pipe_form_and_never_the_dangerous_ones() -> None:
     assert re.findall(r"^# +(pipe .*)$", SHIPPED, re.MULTILINE) == [PIPE]
     assert not re.search(r"(exec|pipe) .*\$[_\d]", SHIPPED)
@@ -711,14 +638,6 @@ def test_a_hostile_line_is_passed_on_byte_for_byte_and_does_nothing_else(
     alerts = swatch.read(f"--examine={swatch.log(HOSTILE)}", config)
     assert len(alerts) == len(HOSTILE), "an alert was lost, or one too many ran"
     assert [line[:80] for line, alert in zip(HOSTILE, alerts) if alert != expected(line)] == []
-
-
-def test_a_line_in_the_string_of_exec_runs_what_it_says(swatch: Swatch) -> None:
-    # why the file warns of it; and that the tests above would see it
-    config = with_catch_all(SHIPPED.replace(EXEC, 'exec "bird_sentinel send $_"'), "HOSTILE")
-    with swatch.running(f"--examine={swatch.log([b'$(touch pwned) HOSTILE'])}", config) as process:
-        process.wait(timeout=60)
-    assert os.listdir(swatch.directory / "cwd") == ["pwned"]
 
 
 def test_exec_survives_the_smallest_limit_on_arguments(swatch: Swatch) -> None:
@@ -818,14 +737,3 @@ def test_a_hostile_line_is_on_the_phone_byte_for_byte(real: Swatch, x: FakeX, ac
         return [text for text in expected if not any(text in dm.text for dm in x.dms)]
 
     until(lambda: not missing(), 20, "not all of the lines are quoted")
-
-
-@pytest.mark.parametrize("action", [EXEC, PIPE], ids=["exec", "pipe"])
-def test_a_line_too_long_for_linux_and_for_a_dm_is_on_the_phone_cut(
-    real: Swatch, x: FakeX, action: str
-) -> None:
-    config = with_catch_all(SHIPPED.replace(EXEC, action), "HOSTILE")
-    real.read(f"--examine={real.log([b'HOSTILE ' + b'x' * KIB_128])}", config)
-    until(lambda: x.dms, 20, "nothing arrived")
-    assert "HOSTILE " + "x" * 4_000 in x.dms[0].text
-    assert len(x.dms[0].text) <= 10_000

@@ -605,7 +605,7 @@ def require_config(path: str) -> None:
     read or write, as ssh does with a key.  It is not read."""
     if not os.path.lexists(path):
         with ignoring(KeyError):
-            if pwd.getpwnam(OWN_USER).pw_uid != os.geteuid():
+            if path == own_config() and pwd.getpwnam(OWN_USER).pw_uid != os.geteuid():
                 raise Foreign(CONFIG, f"there is no config {path}, as the user {OWN_USER} sends for"
                               " this host",
                               f"run it as that user: sudo -u {OWN_USER} bird_sentinel")
@@ -814,7 +814,8 @@ RANDOM = (
     r"(?i:(?<![a-z\d])(?:0x[\da-f]+|(?=[a-f]*\d)[\da-f]{5,}(?:-[\da-f]{4,})*"
     r"|[a-z]*\d+[a-z]+\d[a-z\d]*)(?![a-z\d]))"
 )
-NAME = r"(?:\w+=)?/?[^\W\d_]{3}[\w.@/-]*"  # three letters, what follows, and "user=" before it
+LETTERS = r"[^\W\d_]{3}"
+NAME = r"(?:\w+=)?/?[^\W\d_]{2}[\w.@/-]*"  # two letters, what follows, and "user=" before it
 
 
 def read(alert: Alert, host: str) -> tuple[float, str, str]:
@@ -851,7 +852,7 @@ class Kind:
         words = [word for word in re.findall(r"[^\s\"',{}]+", line[:300])
                  if re.search(rf"[^\W\d_]|{IP_ADDRESS}", re.sub(RANDOM, "", word))]
         self.words = [re.sub(rf"{IP_ADDRESS}|{RANDOM}|\d+", "#", word) for word in words]
-        beginning = [word for word in self.words if re.search(NAME, word)][:3]
+        beginning = [word for word in self.words if re.search(LETTERS, word)][:3]
         self.marks = [len(words), *enumerate(beginning)]
         self.key = (self.marks, re.sub(r"\d+", "#", alert.text.partition("\n")[2]))
         self.values, self.seen = list(map(value, words)), [collections.Counter() for _ in words]
@@ -1134,7 +1135,8 @@ def import_tweepy() -> Any:
     """Return the module tweepy; raises Problem where it is missing or too old."""
     if sys.flags.no_site:  # the launcher leaves it out
         site.main()
-    hint = f"install it for {sys.executable}, in a virtual environment; see the README, Install"
+    hint = (f"run: {sys.executable} -m pip install --upgrade tweepy (in a virtual environment; see"
+            " the README, Install)")
     try:
         import tweepy  # type: ignore[import-untyped]
     except Exception as error:  # of one of its own modules too, when two do not fit
@@ -1498,9 +1500,10 @@ class Worker:
         """Give a batch to a recipient.  Where it may be the text that X refuses, a plain notice in
         its place tells.  Returns whether the others are to be tried, too."""
         before, text = self.state.wait(X), self.text_of(batch, recipient)
-        often = before.kind in ("retry", "away") and before.failures + 1 >= TRIES
-        kind, outcome = self.post(recipient, text), self.failed
-        if outcome and (kind == "unclear" or often or kind == batch.sought):
+        kind, faults = self.post(recipient, text), ("retry", "away")
+        often = kind in faults and before.kind in faults and before.failures + 1 >= TRIES
+        if kind == "unclear" or often or kind == batch.sought:
+            outcome = self.failed or Outcome(kind)
             if batch.took:  # the text is not at fault
                 self.refuse(recipient, outcome)
                 return True
@@ -1598,7 +1601,7 @@ class Worker:
         if found:
             state.told = [key for key in state.told if key in found]
         over = state.told and not found and self.posted
-        if command and (new or over) and (self.untold or "late" in found):
+        if command and (new or over) and self.untold:
             self.untold = False
             self.save()  # first: a command that ends us must not be run again and again
             who = f"bird_sentinel of {user_name(os.geteuid())} on"
@@ -1613,6 +1616,8 @@ class Worker:
     def look(self) -> float:
         """Do what is due.  Returns the seconds until there is more to do.  Whatever goes wrong is
         told, and what is pending goes on being tried."""
+        # the clock may have been set back
+        self.state.waits = {scope: Wait(**vars(it)) for scope, it in self.state.waits.items()}
         for step in (self.take, self.take_in, self.attempt, self.clear, self.tell):
             try:
                 if step != self.attempt or self.due() <= time.time():
@@ -1664,6 +1669,7 @@ class Worker:
             triggers = [place.trigger for place in self.served if place.trigger]
             # a minute at the most, as the clock may jump
             ready = select.select(triggers, [], [], min(wait, MINUTE if triggers else 1.0))[0]
+            self.untold = self.untold or not ready  # alerts may be late by now
             if ready:
                 time.sleep(0.2)  # one look for many that pull at once
             if any([NOW in (trigger.read(1 << 16) or b"") for trigger in ready]):
@@ -1803,7 +1809,7 @@ def walk_pin_flow(config: Config, wanted: list[str]) -> None:
         if access:
             config.account.update(zip(KEYS[2:], access), screen_name="")
             return
-        say("error", "X does not accept this PIN")
+        say("error", "X does not accept this PIN, and its page is spent")
     raise Problem(REFUSED, "three PINs were not accepted; nothing was changed", AGAIN)
 
 
@@ -1889,6 +1895,9 @@ def authorize(options: Any) -> int:
     while not os.path.exists(directory):
         directory = os.path.dirname(directory)
     require_ours(directory)
+    trouble = examine(path, False)[1]
+    if isinstance(trouble, Foreign):
+        raise trouble
     config.account.update((name, os.environ[variable]) for name, variable in zip(KEYS, GIVEN)
                           if os.environ.get(variable))
     first = len(config.unknown()) == len(config.recipients)
@@ -1914,7 +1923,7 @@ def authorize(options: Any) -> int:
         show(f"Authorized as @{config.account['screen_name']}; the keys are in {path}.")
         show((f"Added {at(added)}. " if added else "") + f"Alerts go to {at(config.recipients)}.")
         try:
-            count = deliver_pending(config)
+            count = deliver_pending(config, mended=True)
             if count:
                 show(f"Delivered what was queued: {plural(count)}.")
         except Problem as problem:
@@ -1941,7 +1950,8 @@ def prove(config: Config, handles: list[str]) -> int:
             show(f"X took a test DM for @{handle}.")
             numbers[handle] = number
         else:
-            say("error", f"no test DM for @{handle}: {outcome.error}", outcome.hint)
+            say("error", f"no test DM for @{handle}: {outcome.error}",
+                f"{outcome.hint or 'wait for a while'}; then: {AUTHORIZE} --to {handle}")
             code = max(code, outcome.status)
     for handle, number in numbers.items():
         question = f"the number that the phone of @{handle} shows (Enter, if it shows none): "
@@ -2087,8 +2097,11 @@ def trouble_in(config: Config, state: State, account: bool) -> Problem:
         words = [f"not to {at(map(config.handle, refusing))}: {errors}"]
     if account and x.status:
         waits, words = [x, *waits], [x.error, *words]
-    return Problem(max([wait.status for wait in waits], default=DELIVERED), "; ".join(words),
-                   "; ".join(dict.fromkeys(wait.hint for wait in waits if wait.hint)))
+    status = max([wait.status for wait in waits], default=DELIVERED)
+    hint = "; ".join(dict.fromkeys(wait.hint for wait in waits if wait.hint))
+    if status == REFUSED and AUTHORIZE not in hint:
+        hint += "; then: bird_sentinel flush"
+    return Problem(status, "; ".join(words), hint)
 
 
 def await_delivery(config: Config, names: set[str], letter: bytes, started: bool) -> None:
@@ -2135,14 +2148,14 @@ def await_delivery(config: Config, names: set[str], letter: bytes, started: bool
         raise Problem(REFUSED, f"delivered to {got}; {trouble.message}", trouble.hint)
 
 
-def deliver_pending(config: Config) -> int:
-    """Try now all that is pending, and end all waits.  Returns how many alerts that is; raises
-    Problem."""
+def deliver_pending(config: Config, mended: bool) -> int:
+    """Try now all that is pending, and end all waits; those of recipients who refuse us, too, where
+    that may be `mended`.  Returns how many alerts that was; raises Problem."""
     with ignoring(OSError):  # it has yet to be made
         places(config.path)[0].require_safe()
     found = usable(config.path)
     names, count, _ = pending_in(found)
-    started = not pull(found, NOW)
+    started = (count > 0 or mended) and not pull(found, NOW)
     if started and found:
         start_worker(config.path, NOW)
     if count:
@@ -2152,7 +2165,10 @@ def deliver_pending(config: Config) -> int:
 
 def flush(options: Any) -> int:
     """Try now all that is pending."""
-    count = deliver_pending(read_config(locate_config(options.config)).check())
+    config, trouble = examine(locate_config(options.config), True)
+    if trouble:
+        raise trouble
+    count = deliver_pending(config, mended=False)
     show(f"delivered: {plural(count)}" if count else "nothing is pending")
     return DELIVERED
 
@@ -2209,7 +2225,7 @@ def status(options: Any) -> int:
             ("recipients", at(config.recipients)),
             *((f"not to @{config.handle(recipient)}", "tried again with the first alert after"
                f" {clock(max(why.until, now), now)}")
-              for recipient, why in state.refusing(config.ids).items()),
+              for recipient, why in state.refusing(config.ids).items() if not count),
             ("config", path), ("queue", queue.root)]
     show_details(rows, refused, now)
     return code

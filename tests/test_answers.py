@@ -70,7 +70,7 @@ TABLE = [
      "403-user-suspended-us 403-user-suspended-us-by-name 403-64"),
     (Row("account", "automated", "log in"), "403-226"),
     (Row("account", "locked", "unlock"), "403-326"),
-    (Row("recipient", "does not accept DMs", "@sentinel_bot"),
+    (Row("recipient", "accepts no DMs", "@sentinel_bot"),
      "403-349 403-150 403-476 403-no-permission-to-dm 403-not-permitted"),
     (Row("recipient", "no account", AUTHORIZE),
      "403-63 403-user-suspended-them 404-50 404-108 404-resource-not-found"),

@@ -252,7 +252,7 @@ def test_130_is_interrupted_and_the_alert_is_delivered_all_the_same(
     x.wait_for(lambda: x.requests, 30)
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=30)[1].decode()
-    assert (process.returncode, err) == (130, "bird_sentinel: error: interrupted\n")
+    assert process.returncode == 130 and "error: interrupted" in err and "kept" in err, err
     sentinel.wait_idle(30)
     assert texts(x) == ["disk full"]
 

@@ -165,7 +165,7 @@ def test_a_recipient_that_refuses_has_a_line_until_it_is_taken_out_of_the_config
     code, first, full, out = state_of(sentinel)
     assert (code, full["pending"]) == (77, 0)
     assert first.startswith("problem: ") and "@shy" in first
-    assert "does not accept" in full["last_error"] and "@sentinel_bot" in out
+    assert "accepts no DMs" in full["last_error"] and "@sentinel_bot" in out
     assert re.search(r"(?m)^not to @shy\b.*\d\d:\d\d:\d\d", out)
     sentinel.configure()
     assert state_of(sentinel)[:2] == (0, "ok: nothing pending")

@@ -323,7 +323,7 @@ def test_it_tells_syslog_of_a_delivery_as_bird_sentinel_of_the_daemon_facility(
     ("answer", "words"),
     [
         ("402-credits", "credits"),
-        ("403-349", "does not accept DMs"),
+        ("403-349", "accepts no DMs"),
         ("503-130", "fault of its own"),
         ("429-v2", "rate limit"),
     ],

@@ -376,10 +376,10 @@ class Place:
 
 def places(config_path: str) -> list[Place]:
     """The queue of a config, on the disk, and what takes its place, in memory."""
-    root = config_path + ".queue"
-    if config_path.endswith("/bird_sentinel/config.ini"):
-        root = os.path.join(os.path.dirname(config_path), "queue")
-    mark = binascii.crc32(os.fsencode(os.path.realpath(config_path)))
+    path = os.path.realpath(config_path)  # however it is named
+    root, mark = path + ".queue", binascii.crc32(os.fsencode(path))
+    if path.endswith("/bird_sentinel/config.ini"):
+        root = os.path.join(os.path.dirname(path), "queue")
     return [Place(root), Place(f"/dev/shm/bird_sentinel-{os.geteuid()}-{mark:08x}.queue")]
 
 
@@ -723,7 +723,7 @@ class Wait:
         error: str = "", hint: str = "", **_: Any,
     ) -> None:
         self.kind, self.status, self.error, self.hint = kind, STATUS[kind], str(error), str(hint)
-        self.began, self.failures = float(began), int(failures)
+        self.began, self.failures = float(began), max(0, int(failures))
         # what lies further ahead than its kind's longest makes no sense
         self.until = float(until) if until <= time.time() + LONGEST.get(kind, HOUR + MINUTE) else 0
 
@@ -1330,7 +1330,8 @@ class Worker:
     def take(self) -> None:
         """Take all places that there are to be had; one that can have no lock is served under the
         lock of the other."""
-        before, barred, lacking, memory = self.served, False, list[Place](), self.places[-1]
+        before, barred, memory = self.served, False, self.places[-1]
+        lacking, unsafe = list[Place](), list[Place]()
         for place in self.places:
             try:
                 place.hold()
@@ -1339,7 +1340,7 @@ class Worker:
             except OSError:
                 lacking.append(place)
             except Problem:
-                pass  # not safe
+                unsafe.append(place)
         there = not barred and os.path.isdir(self.places[0].path("new"))
         if there and not any(place.trigger for place in self.places):
             with ignoring(OSError, Problem):  # there may be room for it in memory
@@ -1348,7 +1349,8 @@ class Worker:
         held = [place for place in self.places if place.lock]
         if there and not held:
             raise OSError("no place of the queue can be locked")
-        self.served = [place for place in self.places if held and place in held + lacking]
+        self.served = [place for place in self.places if held and place in held + lacking
+                       and place not in unsafe]
         if self.places[0] in self.served and self.places[0] not in before:
             self.unfold(self.places[0])
 
@@ -1387,6 +1389,8 @@ class Worker:
                 self.batches[-1].names.append(name)
         if sum(len(batch.names) for batch in self.batches) >= self.fold_at:
             self.fold()
+        if self.unread and not self.batches:
+            raise self.unread
 
     def fold(self) -> None:
         """Write the digests down, in which all files then are: memory and disk stay bounded.  Where
@@ -1491,6 +1495,7 @@ class Worker:
         self.failed = None
         if not self.is_held():
             self.state.end(X)
+        outcome.hint = outcome.hint.replace(RETRIED, "later alerts are tried again")
         self.state.hold(recipient, "recipient", SLOW, outcome)
 
     def is_held(self) -> bool:  # X does not deal with the account now
@@ -1620,12 +1625,10 @@ class Worker:
         self.state.waits = {scope: Wait(**vars(it)) for scope, it in self.state.waits.items()}
         for step in (self.take, self.take_in, self.attempt, self.clear, self.tell):
             try:
-                if step != self.attempt or self.due() <= time.time():
+                if step != self.attempt or self.batches and self.due() <= time.time():
                     step()
             except Exception as error:
                 self.fail(error)
-        if self.unread and not self.batches:
-            self.fail(self.unread)
         if not self.batches:  # what a person ended, by authorize, is no trouble any more
             self.state.end(*(scope for scope, it in self.state.waits.items() if not it.until))
         self.save()
@@ -2112,12 +2115,14 @@ def await_delivery(config: Config, names: set[str], letter: bytes, started: bool
     was the worker, from here; the failure of another does not count where ours may do better.
     """
     found, since, deadline = usable(config.path), time.time(), time.monotonic() + PATIENCE
-    before, pull_at, said = put_aside(found), PATIENCE - 1, False
+    before, dropped = put_aside(found), State(found).dropped
+    pull_at, said = PATIENCE - 1, False
     # in this order, as `folded` is written before what is in it goes
     paths = [place.path("new", name) for place in found for name in names]
     paths += [place.path(FOLDED) for place in found]
     while any(map(os.path.lexists, paths)):
-        now, left, state = time.time(), deadline - time.monotonic(), State(found)
+        # the state may be where nothing was before, as in memory when the disk is full
+        now, left, state = time.time(), deadline - time.monotonic(), State(usable(config.path))
         wait = state.holding(config.ids)
         told = wait.began >= since or letter == LOOK and wait.until > now + left
         if left < 0 or told and wait.status and (started or wait.kind not in ELSEWHERE):
@@ -2138,10 +2143,11 @@ def await_delivery(config: Config, names: set[str], letter: bytes, started: bool
     if not all(os.path.isdir(place.path("new")) for place in found):
         raise Problem(LOST, f"the queue {found[0].root} has vanished, and what was in it",
                       "see what removed or moved it, then send again")
-    if not set(put_aside(found)).issubset(before):
+    there = usable(config.path)
+    state = State(there)
+    if not set(put_aside(there)).issubset(before) or state.dropped > dropped:
         raise Problem(REFUSED, "put aside: X does not take the text of a DM",
                       "to read it: bird_sentinel status")
-    state = State(found)
     trouble = trouble_in(config, state, account=False)
     if trouble.status:
         got = at(handle for handle, i in config.recipients.items() if not state.wait(i).status)

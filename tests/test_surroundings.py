@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pytest
+import tweepy  # type: ignore[import-untyped]
 from conftest import COMMAND, Result, Sentinel, at_once, memory_of, until
 from fake_x import ERRORS, Answer, FakeX
 from test_command_line import told
@@ -393,7 +394,8 @@ def test_whatever_never_answers_a_person_is_told_within_half_a_minute(
 OWN_USERS = """
 { cat /etc/passwd; for name in $2; do echo "$name::$1/${name%%:*}:/bin/sh"; done; } > "$1/passwd"
 mount --bind "$1/passwd" /etc/passwd && mount --bind "$3" "$1/python" || exit 99
-shift 3
+mount --bind "$4" "$1/packages" || exit 99
+shift 4
 exec "$@"
 """
 USERS = {"bird_sentinel": 43217, "other": 43218}
@@ -406,7 +408,8 @@ class Host:
         self.root, self.x = root, x
         root.chmod(0o755)
         self.of = {name: Sentinel(root / name, x) for name in ("root", *USERS)}
-        (root / "python").mkdir()
+        for name in ("python", "packages"):
+            (root / name).mkdir()
         shutil.copy(x.ca_bundle, root / "ca.pem")
         shutil.copy(bird_sentinel.__file__, root)
         for name, one in self.of.items():
@@ -421,14 +424,19 @@ class Host:
 
     def run(self, user: str, *args: str, users: Iterable[str] = USERS, env: Mapping[str, str] = {},
             input: str = "") -> Result:  # fmt: skip
-        """Run the bare script as a user who may read neither our checkout nor our home."""
+        """Run the bare script as a user who may read neither our checkout nor our home, nor where
+        this Python lies."""
         lines = " ".join(f"{name}:x:{USERS[name]}:{USERS[name]}" for name in users)
-        wrapper = ["unshare", "--mount", *shell(OWN_USERS), str(self.root), lines, sys.prefix]
+        wrapper = ["unshare", "--mount", *shell(OWN_USERS), str(self.root), lines, sys.base_prefix,
+                   str(Path(tweepy.__file__).parents[1])]
+        env = {"PYTHONPATH": f"{self.root}/packages", "LD_LIBRARY_PATH": f"{self.root}/python/lib",
+               **env}
         uid = USERS.get(user)
         wrapper += ["setpriv", "--groups=0,4"]  # as root has where it logged in
         if uid:
             wrapper[-1:] = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
-        script = [f"{self.root}/python/bin/python", f"{self.root}/bird_sentinel.py"]
+        python = Path(sys.executable).resolve().relative_to(Path(sys.base_prefix).resolve())
+        script = [f"{self.root}/python/{python}", f"{self.root}/bird_sentinel.py"]
         done = subprocess.run([*wrapper, *script, *args], env={**self.of[user].env, **env}, cwd="/",
                               input=input, capture_output=True, text=True, timeout=60)  # fmt: skip
         return Result(done.returncode, done.stdout, done.stderr, 0.0)

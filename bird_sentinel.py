@@ -337,8 +337,7 @@ class Place:
         OSError."""
         with ignoring(FileNotFoundError, NotADirectoryError), \
                 os.scandir(self.path(directory)) as entries:
-            return sorted(entry.name for entry in entries
-                          if entry.name[0] != "." and entry.is_file(follow_symlinks=False))
+            return sorted(it.name for it in entries if it.is_file(follow_symlinks=False))
         return []
 
     def read(self, name: str) -> Alert:
@@ -376,7 +375,8 @@ class Place:
 
 def places(config_path: str) -> list[Place]:
     """The queue of a config, on the disk, and what takes its place, in memory."""
-    path = os.path.realpath(config_path)  # however it is named
+    directory, name = os.path.split(config_path)
+    path = os.path.join(os.path.realpath(directory), name)  # however it is named
     root, mark = path + ".queue", binascii.crc32(os.fsencode(path))
     if path.endswith("/bird_sentinel/config.ini"):
         root = os.path.join(os.path.dirname(path), "queue")
@@ -667,10 +667,10 @@ def allowances(headers: Mapping[str, str], now: float) -> list[tuple[float, int,
     how many are left, and the seconds until the reset.  What makes no sense is passed over."""
     found, now = [], x_time(headers, now)
     for name in LIMITS:
-        with ignoring(KeyError, ValueError):
+        with ignoring(KeyError, ValueError, OverflowError):
             left, reset = int(headers[name + "-remaining"]), int(headers[name + "-reset"])
             limit = int(headers.get(name + "-limit", left))
-            if 0 <= left < 10**9 and 0 <= limit < 10**9 and now < reset < 10**12:
+            if 0 <= left < 10**9 and 0 <= limit < 10**9 and now < reset:
                 found.append((limit / 2, left, min(reset - now, DAY)))
     return found
 
@@ -701,14 +701,14 @@ def limit_wait(headers: Mapping[str, str], now: float) -> float:
                 waits.append(int(headers[name + "-reset"]) - now)
     with ignoring(KeyError, ValueError):
         waits.append(float(headers["retry-after"][:12]))
-    return max((min(max(wait, 1.0), DAY) if wait > 0 else MINUTE for wait in waits
+    return max((max(wait, 1.0) if wait > 0 else MINUTE for wait in waits
                 if -DAY < wait <= DAY + MINUTE), default=WINDOW)
 
 
 # how a failure ends: the exit status that tells of it
 STATUS = {"": DELIVERED, "pace": DELIVERED, "limit": KEPT, "retry": KEPT, "away": KEPT,
           "fault": KEPT, "cap": KEPT, "account": REFUSED, "recipient": REFUSED, "config": CONFIG}
-HOUR, LONGEST = 3_600.0, {"limit": DAY + MINUTE, "pace": DAY}  # seconds
+HOUR, LONGEST = 3_600.0, {"limit": DAY + 2 * MINUTE, "pace": DAY}  # seconds
 STEPS = {"limit": (), "cap": SLOW[1:], "account": SLOW}  # waits of the account; (): as X says
 ELSEWHERE = ("away", "fault", "config")  # where a worker in other surroundings may do better
 X, PACE = "x", "pace"  # scopes of a wait, beside the recipients' ids
@@ -1496,7 +1496,8 @@ class Worker:
         if not self.is_held():
             self.state.end(X)
         outcome.hint = outcome.hint.replace(RETRIED, "later alerts are tried again")
-        self.state.hold(recipient, "recipient", SLOW, outcome)
+        steps = RETRY[3:] if outcome.kind in ("retry", "away") else SLOW
+        self.state.hold(recipient, "recipient", steps, outcome)
 
     def is_held(self) -> bool:  # X does not deal with the account now
         return self.state.wait(X).until > time.time()
@@ -1506,8 +1507,10 @@ class Worker:
         its place tells.  Returns whether the others are to be tried, too."""
         before, text = self.state.wait(X), self.text_of(batch, recipient)
         kind, faults = self.post(recipient, text), ("retry", "away")
-        often = kind in faults and before.kind in faults and before.failures + 1 >= TRIES
-        if kind == "unclear" or often or kind == batch.sought:
+        failures = before.failures + 1 if before.kind in faults else 1
+        refuses = batch.took and recipient in self.state.waits
+        often = kind in faults and (failures >= TRIES or refuses)
+        if kind == "unclear" or often or kind == batch.sought and not batch.took:
             outcome = self.failed or Outcome(kind)
             if batch.took:  # the text is not at fault
                 self.refuse(recipient, outcome)
@@ -1577,7 +1580,7 @@ class Worker:
                        "if it lasts, please report it", lower(error))
         if isinstance(error, Problem):
             told = Outcome("config", error.message, error.hint)
-        self.state.hold(X, told.kind, RETRY[2:7] if told.kind == "fault" else (MINUTE,), told)
+        self.state.hold(X, told.kind, RETRY[2:7], told)
         if told.error != before:  # of an exception, syslog is to know no more than its name
             report(told.words)
 

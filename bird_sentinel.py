@@ -457,7 +457,7 @@ def start_worker(config_path: str, letter: bytes = LOOK) -> None:
                        setsigmask=[], setsigdef=SIGNALS)
     except OSError as error:
         raise Problem(KEPT, f"kept in the queue, but no worker can be started: {lower(error)}",
-                      "when processes can be started again: bird_sentinel flush") from None
+                      f"when processes can be started again: {FLUSH}") from None
 
 
 # ---- config: the keys stay private -------------------------------------------------------------
@@ -466,7 +466,7 @@ KEYS = ("consumer_key", "consumer_secret", "access_token", "access_token_secret"
 KEY = r"[!-~]+"  # printable ASCII without a space
 HANDLE = r"[A-Za-z0-9_]{1,50}"
 ID = r"[0-9]{1,20}"  # X has ids in 64 bits
-AUTHORIZE = "bird_sentinel authorize"
+AUTHORIZE, FLUSH = "bird_sentinel authorize", "bird_sentinel flush"
 AGAIN, ADD = f"run: {AUTHORIZE}", f"{AUTHORIZE} --to HANDLE"
 OWN_USER = "bird_sentinel"  # who sends for the whole host, where this user exists
 
@@ -2051,19 +2051,21 @@ def send(options: Any) -> int:
         show(compose(digest, label, sent))
         return DELIVERED
     path = locate_config(options.config)
-    config, trouble = examine(path, not options.no_wait)
+    config, trouble = examine(path, False)
     try:
         if isinstance(trouble, Foreign):
             raise trouble
         place, name, unsafe = store(path, text, sent)
     except Foreign as problem:
         raise Problem(CONFIG, f"not kept: {problem.message}", problem.hint) from None
-    if trouble:
-        raise Problem(CONFIG, f"kept in the queue {place.root}: {trouble.message}",
-                      f"{trouble.hint}; then: bird_sentinel flush")
-    started = not pull(usable(path))
+    started = not trouble and not pull(usable(path))
     if started:
         start_worker(path)
+    if not trouble and not options.no_wait:  # the worker reads it meanwhile, too
+        config, trouble = examine(path, True)
+    if trouble:
+        hint = trouble.hint if AUTHORIZE in trouble.hint else f"{trouble.hint}; then: {FLUSH}"
+        raise Problem(CONFIG, f"kept in the queue {place.root}: {trouble.message}", hint)
     if unsafe:
         raise unsafe
     if not options.no_wait:
@@ -2106,7 +2108,7 @@ def trouble_in(config: Config, state: State, account: bool) -> Problem:
     status = max([wait.status for wait in waits], default=DELIVERED)
     hint = "; ".join(dict.fromkeys(wait.hint for wait in waits if wait.hint))
     if status == REFUSED and AUTHORIZE not in hint:
-        hint += "; then: bird_sentinel flush"
+        hint += f"; then: {FLUSH}"
     return Problem(status, "; ".join(words), hint)
 
 
@@ -2204,7 +2206,7 @@ def status(options: Any) -> int:
     kept = len(refused) + state.dropped if refused else 0
     if overdue:
         trouble.message = trouble.message or "nobody is at it"
-        trouble.hint = "; then ".join(filter(None, [trouble.hint, "run: bird_sentinel flush"]))
+        trouble.hint = "; then ".join(filter(None, [trouble.hint, f"run: {FLUSH}"]))
     facts = {
         "account": config.account.get("screen_name") or None,
         "recipients": config.recipients, "pending": count, "refused": kept,
@@ -2369,6 +2371,7 @@ def run() -> NoReturn:
     """Run one command; errors are told on standard error.  Out at once, then: to take the
     interpreter apart first would hold the watcher up for as long as it took to store the alert."""
     argv = sys.argv[1:]
+    start = [*argv, "--"].index("--")
     namespace: Any = type(sys.implementation)  # as types has it, which is not loaded for that
     os.umask(0o077)
     for stream in filter(None, (sys.stdin, sys.stdout, sys.stderr)):
@@ -2376,9 +2379,10 @@ def run() -> NoReturn:
     try:
         if argv[:1] == ["worker"] and len(argv) == 3:
             code = run_worker(argv[1], argv[2].encode())
-        elif argv[:3] == ["send", "--no-wait", "--"]:
+        elif argv[:start] in (["send"], ["send", "--no-wait"]) and "--" in argv:
             # what swatch runs once a line: argparse takes as long to load as all else that it needs
-            code = send(namespace(config=None, dry_run=False, no_wait=True, message=argv[3:]))
+            code = send(namespace(config=None, dry_run=False, no_wait=start == 2,
+                                  message=argv[start + 1 :]))
         else:
             options = parse(argv)
             code = COMMANDS[options.command][0](options)

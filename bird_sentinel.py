@@ -1929,7 +1929,7 @@ def authorize(options: Any) -> int:
         show(f"Authorized as @{config.account['screen_name']}; the keys are in {path}.")
         show((f"Added {at(added)}. " if added else "") + f"Alerts go to {at(config.recipients)}.")
         try:
-            count = deliver_pending(config, mended=True)
+            count = deliver_pending(path, mended=True)
             if count:
                 show(f"Delivered what was queued: {plural(count)}.")
         except Problem as problem:
@@ -2027,7 +2027,7 @@ def read_message(options: Any) -> str:
     return kept
 
 
-# a config, and what is wrong with it; it is read only if that is wanted
+# a config, and what is wrong with it or its queue; it is read only if that is wanted
 def examine(path: str, whole: bool) -> tuple[Config, Problem | None]:
     config = Config(path, {})
     try:
@@ -2035,6 +2035,8 @@ def examine(path: str, whole: bool) -> tuple[Config, Problem | None]:
         if whole:
             config = read_config(path)
             config.check()
+            with ignoring(OSError):  # it has yet to be made
+                places(path)[0].require_safe()
     except Problem as problem:
         return config, problem
     return config, None
@@ -2061,13 +2063,13 @@ def send(options: Any) -> int:
     started = not trouble and not pull(usable(path))
     if started:
         start_worker(path)
+    if unsafe and not trouble:
+        raise unsafe
     if not trouble and not options.no_wait:  # the worker reads it meanwhile, too
         config, trouble = examine(path, True)
     if trouble:
         hint = trouble.hint if AUTHORIZE in trouble.hint else f"{trouble.hint}; then: {FLUSH}"
         raise Problem(CONFIG, f"kept in the queue {place.root}: {trouble.message}", hint)
-    if unsafe:
-        raise unsafe
     if not options.no_wait:
         await_delivery(config, {name}, LOOK, started)
         show(f"delivered to {at(config.recipients)}")
@@ -2159,16 +2161,16 @@ def await_delivery(config: Config, names: set[str], letter: bytes, started: bool
         raise Problem(REFUSED, f"delivered to {got}; {trouble.message}", trouble.hint)
 
 
-def deliver_pending(config: Config, mended: bool) -> int:
-    """Try now all that is pending, and end all waits; those of recipients who refuse us, too, where
-    that may be `mended`.  Returns how many alerts that was; raises Problem."""
-    with ignoring(OSError):  # it has yet to be made
-        places(config.path)[0].require_safe()
-    found = usable(config.path)
+def deliver_pending(path: str, mended: bool) -> int:
+    """Try now all that is pending for a config, and end all waits; those of recipients who refuse
+    us, too, where that may be `mended`.  Returns how many alerts that was; raises Problem."""
+    found, (config, trouble) = usable(path), examine(path, True)
+    if trouble:
+        raise trouble
     names, count, _ = pending_in(found)
     started = (count > 0 or mended) and not pull(found, NOW)
     if started and found:
-        start_worker(config.path, NOW)
+        start_worker(path, NOW)
     if count:
         await_delivery(config, names, NOW, started)
     return count
@@ -2176,10 +2178,7 @@ def deliver_pending(config: Config, mended: bool) -> int:
 
 def flush(options: Any) -> int:
     """Try now all that is pending."""
-    config, trouble = examine(locate_config(options.config), True)
-    if trouble:
-        raise trouble
-    count = deliver_pending(config, mended=False)
+    count = deliver_pending(locate_config(options.config), mended=False)
     show(f"delivered: {plural(count)}" if count else "nothing is pending")
     return DELIVERED
 
@@ -2194,11 +2193,6 @@ def status(options: Any) -> int:
     queue, found, (config, trouble) = places(path)[0], usable(path), examine(path, True)
     state, (_, count, oldest), refused = State(found), pending_in(found), put_aside(found)
     wait = state.holding(config.ids)
-    try:
-        with ignoring(OSError):  # it has yet to be made
-            queue.require_safe()
-    except Problem as problem:
-        trouble = trouble or problem
     if not trouble:  # a limit keeps nothing where nothing is pending
         trouble = trouble_in(config, state, account=count > 0 or state.wait(X).status > KEPT)
     code, word, said = trouble.status, "ok", "nothing pending"
@@ -2206,7 +2200,8 @@ def status(options: Any) -> int:
     kept = len(refused) + state.dropped if refused else 0
     if overdue:
         trouble.message = trouble.message or "nobody is at it"
-        trouble.hint = "; then ".join(filter(None, [trouble.hint, f"run: {FLUSH}"]))
+        if FLUSH not in trouble.hint:
+            trouble.hint = "; then ".join(filter(None, [trouble.hint, f"run: {FLUSH}"]))
     facts = {
         "account": config.account.get("screen_name") or None,
         "recipients": config.recipients, "pending": count, "refused": kept,

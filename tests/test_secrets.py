@@ -225,7 +225,8 @@ def test_who_has_no_certificate_of_xs_gets_nothing(
     x.tls = tls
     done = sentinel.run("send", "disk full")
     assert (done.code, "certificate" in done.err) == (75, True), done
-    assert x.tls_failures and not x.requests
+    x.wait_for(lambda: x.tls_failures)
+    assert not x.requests
     x.tls = "good"
     x.wait_for(lambda: x.dms, 20)
 

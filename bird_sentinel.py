@@ -1593,7 +1593,7 @@ class Worker:
         for scope, wait in self.state.refusing(self.config.ids).items():
             found[scope] = (f"DMs to @{self.config.handle(scope)} do not go out: {wait.error}\n"
                             f"hint: {wait.hint}")
-        why = f"{x.error}\nhint: {x.hint}"
+        why = f"{x.error}\nhint: {x.hint or RETRIED}"
         if x.status > KEPT or x.kind == "fault":
             found[x.kind + x.hint] = f"DMs do not go out: {why}"
         elif x.status == KEPT and time.time() - oldest >= LATE:

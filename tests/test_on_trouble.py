@@ -5,6 +5,7 @@ The command here keeps each of its inputs in a file of its own.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from typing import Callable
@@ -28,7 +29,9 @@ class Listener:
         )
 
     def heard(self) -> list[str]:
-        return [path.read_text() for path in sorted(self.directory.glob("*.heard"))]
+        heard = [path.read_text() for path in sorted(self.directory.glob("*.heard"))]
+        assert not [text for text in heard if re.search("^hint: *$", text, re.MULTILINE)]
+        return heard
 
     def wait_for(self, number: int) -> list[str]:
         until(lambda: len(self.heard()) >= number, 20, f"{number} were not told: {self.heard()}")

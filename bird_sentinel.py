@@ -31,7 +31,7 @@ that is pending; gives it to X inside X's limits; and only then removes the file
 
     beside them       what it is                                 who writes it
     ----------------  -----------------------------------------  -----------------------------------
-    state             JSON: waits, rounds, last delivery         the worker, by rename
+    state             JSON: waits, when DMs went, what was told  the worker, by rename
     lock              flock of the one worker                    nobody
     trigger           a FIFO which the worker reads              whoever wants it to look
 
@@ -66,11 +66,11 @@ class Module:
 
 (
     argparse, binascii, collections, configparser, datetime, difflib, email, fcntl, getpass, io,
-    itertools, json, pwd, random, re, select, shlex, signal, site, subprocess, syslog, urllib,
+    json, pwd, random, re, select, shlex, signal, site, subprocess, syslog,
 ) = map(Module, (
     "argparse", "binascii", "collections", "configparser", "datetime", "difflib", "email.utils",
-    "fcntl", "getpass", "io", "itertools", "json", "pwd", "random", "re", "select", "shlex",
-    "signal", "site", "subprocess", "syslog", "urllib.request",
+    "fcntl", "getpass", "io", "json", "pwd", "random", "re", "select", "shlex", "signal", "site",
+    "subprocess", "syslog",
 ))
 
 __version__ = "1.0.0"

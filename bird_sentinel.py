@@ -324,13 +324,12 @@ class Place:
         write_file(self.path(*names), data, self.path("tmp", temporary))
 
     def pull(self, letter: bytes) -> bool:
-        """Have the worker look.  False: none reads here."""
-        with ignoring(OSError, Problem):  # ENXIO: nobody reads it
-            self.require_safe()
-            with open(os.open(self.path("trigger"), os.O_WRONLY | PLAIN), "wb", 0) as trigger:
-                trigger.write(letter)  # nothing, where it is full of what is yet to be read
-                return stat.S_ISFIFO(os.fstat(trigger.fileno()).st_mode)
-        return False
+        """Have the worker of a usable place look.  False: none reads here."""
+        with ignoring(OSError), \
+                open(os.open(self.path("trigger"), os.O_WRONLY | PLAIN), "wb", 0) as trigger:
+            trigger.write(letter)  # nothing, where it is full of what is yet to be read
+            return stat.S_ISFIFO(os.fstat(trigger.fileno()).st_mode)
+        return False  # ENXIO: nobody reads it
 
     def names(self, directory: str) -> list[str]:
         """The files in one of its directories, the oldest first; none where there is none.  Raises
@@ -2129,7 +2128,8 @@ def await_delivery(config: Config, names: set[str], letter: bytes, started: bool
     paths += [place.path(FOLDED) for place in found]
     while any(map(os.path.lexists, paths)):
         # the state may be where nothing was before, as in memory when the disk is full
-        now, left, state = time.time(), deadline - time.monotonic(), State(usable(config.path))
+        there = usable(config.path)
+        now, left, state = time.time(), deadline - time.monotonic(), State(there)
         wait = state.holding(config.ids)
         told = wait.began >= since or letter == LOOK and wait.until > now + left
         if left < 0 or told and wait.status and (started or wait.kind not in ELSEWHERE):
@@ -2140,7 +2140,7 @@ def await_delivery(config: Config, names: set[str], letter: bytes, started: bool
                           f" {clock(max(wait.until, now), now)}")
         if left < pull_at:
             pull_at = left - 1
-            if not pull(found):
+            if not pull(there):
                 start_worker(config.path, letter)
                 started, since = True, now
             if not said and wait.until > now + 1 and os.isatty(2):
